@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -18,11 +18,12 @@ from benchmarks.serving.trials import Plan
 PREDICT = "fedlas /v1 predict"
 INFER = "fedlas /v2 infer"
 _OURS = (PREDICT, INFER)
+EVERY_SERVER = ("fedlas", *CANDIDATES, "fastapi", "empty")
 
 
 def single_rows(plan: Plan, model: ServedModel, *, goal: float) -> Json:
     """Requests per second, one row of JSON each, 16 connections: ours against the best of the peers."""
-    with _everybody(plan, model) as contenders:
+    with everybody(plan, model) as contenders:
         found = in_turn(contenders, lambda one: one.full(plan.seconds), rounds=plan.rounds)
     table = summed_up(found, "per_second", "p50_ms", "p99_ms")
     rates = {name: row["per_second"]["median"] for name, row in table.items()}
@@ -37,7 +38,7 @@ def tail(plan: Plan, model: ServedModel) -> Json:
     Peers are measured without gathering batches too, whatever is fastest: at half the load that may be quicker.
     Requests come at fixed moments, evenly, and at the best peer's rate also as independent clients send them.
     """
-    with _everybody(plan, model, CALM) as contenders:
+    with everybody(plan, model, CALM) as contenders:
         found = in_turn(contenders, lambda one: one.full(plan.seconds), rounds=max(1, plan.rounds // 2))
         most = {name: float(np.median([run["per_second"] for run in runs])) for name, runs in found.items()}
         best = max(_peers_among(most), key=most.__getitem__)
@@ -74,7 +75,9 @@ def _server(name: str) -> str:
 
 
 @contextmanager
-def _everybody(plan: Plan, model: ServedModel, more: Sequence[Setting] = ()) -> Iterator[list[Contender]]:
+def everybody(
+    plan: Plan, model: ServedModel, more: Sequence[Setting] = (), *, only: Collection[str] = EVERY_SERVER
+) -> Iterator[list[Contender]]:
     """Peers, reference points and ours, each with a single row of JSON, their answers checked."""
     row = model.rows[:1]
     expected = model.probabilities(row)
@@ -82,14 +85,15 @@ def _everybody(plan: Plan, model: ServedModel, more: Sequence[Setting] = ()) -> 
     settings |= dict.fromkeys([*more, FASTAPI, EMPTY])
     found = []
     with ExitStack() as stack:
-        for setting in settings:
+        for setting in (setting for setting in settings if setting.server in only):
             peer = stack.enter_context(peers.serving(setting, model))
             contender = Contender(str(setting), peer.running, peer.request(row))
             found.append(contender.checked(None if setting is EMPTY else expected))
             peer.running.freeze()
-        service = stack.enter_context(ours.serving())
-        (model_id,) = service.upload([model.content])
-        ways: Mapping[str, Callable[..., Any]] = {PREDICT: ours.predict, INFER: ours.infer}
-        for name, way in ways.items():
-            found.append(Contender(name, service.running, way(model_id, row)).checked(expected))
+        if "fedlas" in only:
+            service = stack.enter_context(ours.serving())
+            (model_id,) = service.upload([model.content])
+            ways: Mapping[str, Callable[..., Any]] = {PREDICT: ours.predict, INFER: ours.infer}
+            for name, way in ways.items():
+                found.append(Contender(name, service.running, way(model_id, row)).checked(expected))
         yield found

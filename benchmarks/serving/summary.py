@@ -65,6 +65,14 @@ def _overhead(figure: Json) -> Iterator[str]:
         yield from _judged(overheads, figure["goal"], most=True)
 
 
+def _levels(figure: Json) -> Iterator[str]:
+    yield from _head("connections", "server", "requests/s", "p50 ms", "p99 ms", "errors", "CPU µs a request")
+    for level, found in figure["levels"].items():
+        for name, row in found["servers"].items():
+            cells = ("per_second", "p50_ms", "p99_ms", "errors")
+            yield _row(level, name, *(row[cell] for cell in cells), round(1e6 * row["cpu_s_per_request"], 1))
+
+
 _TABLES: Mapping[str, Callable[[Json], Iterator[str]]] = {
     "peers": _settings,
     "single": _rates,
@@ -72,6 +80,7 @@ _TABLES: Mapping[str, Callable[[Json], Iterator[str]]] = {
     "binary": _binary,
     "floats": _rates,
     "overhead": _overhead,
+    "sweep": _levels,
 }
 
 
