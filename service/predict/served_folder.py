@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -41,9 +40,7 @@ class ResolvedModel:
         called: the published name or id that was asked for; version: the one behind it.
         digest: of its served copy.
         served: the record `model` of an answer, as JSON.
-        recorded: its profile as the record has it.
-        priors: those of the name, by class; None where it has none of its own.
-        profiles: what was read of this and other models, by model and priors: a ready model's never changes.
+        profile: of requests and answers, at the class priors of the name.
     """
 
     called: str
@@ -51,22 +48,7 @@ class ResolvedModel:
     model_id: str
     digest: str
     served: bytes
-    recorded: Mapping[str, Any]
-    priors: Mapping[str, float] | None
-    profiles: dict[tuple[str, object], ServingProfile]
-
-    @cached_property
-    def profile(self) -> ServingProfile:
-        """Profile of requests and answers; to read a hundred thousand class names takes milliseconds."""
-        priors = self.priors
-        key = (self.model_id, None if priors is None else tuple(priors.items()))
-        profile = self.profiles.get(key)
-        if profile is None:
-            if len(self.profiles) >= _MAX_ENTRIES:
-                self.profiles.clear()
-            plain = ServingProfile.of(self.recorded)
-            profile = self.profiles[key] = plain if priors is None else replace(plain, shift=plain.shift_to(priors))
-        return profile
+    profile: ServingProfile
 
 
 class NotHere(Exception):
@@ -198,10 +180,19 @@ class ServedFolder:
             model_id=version.model,
             digest=entry.digest,
             served=served.model_dump_json().encode(),
-            recorded=entry.profile,
-            priors=version.priors,
-            profiles=self._profiles,
+            profile=self._profile(version, entry),
         )
+
+    def _profile(self, version: VersionEntry, entry: ModelEntry) -> ServingProfile:
+        """The profile of a model, which never changes; to read a hundred thousand class names takes milliseconds."""
+        key = (version.model, None if version.priors is None else tuple(version.priors.items()))
+        if (profile := self._profiles.get(key)) is None:
+            if len(self._profiles) >= _MAX_ENTRIES:
+                self._profiles.clear()
+            plain = ServingProfile.of(entry.profile)
+            profile = plain if version.priors is None else replace(plain, shift=plain.shift_to(version.priors))
+            self._profiles[key] = profile
+        return profile
 
 
 def _check_loaded(unloaded: bool, called: str) -> None:

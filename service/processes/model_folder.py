@@ -35,6 +35,7 @@ from service.predict.app import ROUTES, ServingApp
 from service.predict.call import ServingServices, scheduler_of
 from service.predict.engine.calibrated_file import BadFile, file_profile
 from service.predict.engine.metrics import ServingMetrics, Totals
+from service.predict.engine.profile import ServingProfile
 from service.predict.engine.session import providers, release_arena
 from service.predict.formats.oip_responses import (
     EXTENSIONS,
@@ -162,7 +163,7 @@ class FolderModels:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         model_id = f"sha256:{digest}"
         served = ServedModel(id=model_id, name=called, version=number, calibrated=True).model_dump_json().encode()
-        resolved = ResolvedModel(called, str(number), model_id, digest, served, profile, None, {})
+        resolved = ResolvedModel(called, str(number), model_id, digest, served, ServingProfile.of(profile))
         self.by_name.setdefault(called, {})[number] = resolved
         self._files[digest] = path, written_at
 

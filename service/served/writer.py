@@ -86,7 +86,7 @@ class ServedWriter:
                 self._link(model_id, entry.digest)
             except NotFound as error:  # the model exists: the request is right
                 with self._turn:
-                    self._refuse(model_id, Unavailable(error.code, f"{model_id} cannot be opened: {error.message}"))
+                    self._refuse(model_id, Unavailable("artifact_missing", f"{model_id}: {error.message}"))
 
     def holds(self, digest: str) -> bool:
         return digest in self._models.values()
