@@ -152,21 +152,23 @@ class Services(Core):
             await asyncio.sleep(REFRESH_S)
 
     async def follow_served(self) -> None:
-        """Let the served folder say what other processes have published, which is opened before; raises Unavailable."""
-        if (coming := await run_in_threadpool(self.served.coming)) is None:
-            return
-        for model_id in coming:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_OPENED_S):
-                    await self.served_models.prepare(model_id)
-        await run_in_threadpool(self.served.follow)
+        """Let the served folder say what other processes have published, which is opened before.
+
+        Where it cannot be written, or nothing read, the log says so, and the next time may do it.
+        """
+        with suppress(Unavailable):
+            for model_id in (coming := await run_in_threadpool(self.served.coming)) or ():
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_OPENED_S):
+                        await self.served_models.prepare(model_id)
+            if coming is not None:
+                await run_in_threadpool(self.served.follow)
 
     async def keep_following(self) -> None:
         """Follow again and again, until cancelled."""
         while True:
             await asyncio.sleep(_FOLLOWED_EVERY_S)
-            with suppress(Unavailable):  # the next time
-                await self.follow_served()
+            await self.follow_served()
 
     async def read(self, find: Callable[[UnitOfWork], T]) -> T:
         """Run a function in a thread, over a transaction that is never committed."""

@@ -19,10 +19,9 @@ from fedlas.contract.base import Page
 from fedlas.contract.events import EventList
 from fedlas.contract.records import FINAL, DeliveryRecord
 from service.api.plumbing.declarations import operation
-from service.api.plumbing.long_poll import LongPoll
 from service.api.plumbing.responses import RETRY_AFTER_S, After, Limit, cursor, json_page, page_of
 from service.api.plumbing.routing import Route
-from service.api.plumbing.services import ServicesDep
+from service.api.plumbing.services import Services, ServicesDep
 from service.registry.errors import InvalidRequest, NotFound
 from service.registry.presenters import delivery_record, event_json
 from service.registry.registry import UnitOfWork
@@ -82,11 +81,13 @@ async def list_events(
         message = "a page goes on by after; last_event_id is for streams"
         raise InvalidRequest("invalid_request", message, field="last_event_id")
     if not is_stream:
-        return await services.read(partial(_page, job_id, limit, after))
+        page = await services.read(partial(_page, job_id, limit, after))
+        await services.follow_served()  # who reads that a version answers is answered by it
+        return page
     known = (last_event_id or 0) if header is None else int(header)
     if await services.read(lambda unit: unit.jobs.get(job_id).status in FINAL and unit.events.last(job_id) <= known):
         return Response(status_code=204, headers=_STREAMED)  # a browser would come back again and again
-    return EventSourceResponse(_stream(services.long_poll, job_id, known), headers=_STREAMED)
+    return EventSourceResponse(_stream(services, job_id, known), headers=_STREAMED)
 
 
 def _page(job_id: str, limit: int, after: int | None, unit: UnitOfWork) -> Response:
@@ -95,11 +96,12 @@ def _page(job_id: str, limit: int, after: int | None, unit: UnitOfWork) -> Respo
     return json_page(((row.number, event_json(row).encode()) for row in rows), limit, headers={"Vary": "Accept"})
 
 
-async def _stream(long_poll: LongPoll, job_id: str, known: int) -> AsyncIterator[bytes]:
+async def _stream(services: Services, job_id: str, known: int) -> AsyncIterator[bytes]:
     yield format_sse_event(comment="connected")
     while True:
-        update = await long_poll.for_events(job_id, known, _HEARTBEAT_S)
+        update = await services.long_poll.for_events(job_id, known, _HEARTBEAT_S)
         if update.events:
+            await services.follow_served()
             known = update.events[-1].number
             yield b"".join(frame.content for frame in update.events)
         elif not update.ended:
