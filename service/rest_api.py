@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.metadata import version
 from typing import NamedTuple
 
@@ -24,7 +24,7 @@ from service.api.document.building import Documents, build
 from service.api.document.prediction_operations import OPERATIONS
 from service.api.plumbing import error_handlers
 from service.api.plumbing.error_handlers import HeadMiddleware
-from service.api.plumbing.services import Services
+from service.api.plumbing.services import FOLLOWED_EVERY_S, Services
 from service.api.resources import (
     batches,
     calibrators,
@@ -42,6 +42,8 @@ from service.http.access import AccessMiddleware
 from service.http.access_log import AccessLogMiddleware, RequestIdMiddleware
 from service.http.problems import RESPONSES
 from service.registry.errors import Unavailable
+from service.repeated import repeat
+from service.served.keys import REFRESH_S
 from service.web.pages import ProblemPagesMiddleware, install
 from service.web.rendering import StaticFile, answer
 from service.web.sessions import SessionMiddleware, Sessions
@@ -92,9 +94,9 @@ def rest_api(
         background = [
             asyncio.create_task(work)
             for work in (
-                jobs.cancel_due(services),
-                services.follow_keys(),
-                services.keep_following(),
+                repeat(jobs.CANCELLING_S, partial(jobs.cancel_due, services)),
+                repeat(REFRESH_S, services.follow_keys),
+                repeat(FOLLOWED_EVERY_S, services.follow_served),
                 *([working()] if working else []),
             )
         ]

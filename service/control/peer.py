@@ -19,8 +19,10 @@ from pydantic import TypeAdapter
 
 from service.control.suspension import Suspension
 from service.ipc import reader
-from service.ipc.channel import Channel, Packet
+from service.ipc.channel import Channel, Packet, TokenBucket
 from service.ipc.documents import (
+    MAX_WANTED,
+    WANTED_PER_S,
     Connection,
     Counted,
     Done,
@@ -82,6 +84,7 @@ class ServingPeer:
         self.provider: str | None = None
         self.ended = False
         self._ends = False
+        self._wishes = TokenBucket(per_second=WANTED_PER_S, most=MAX_WANTED)
         self.channel = channel
         self.questions = Questions(channel)
         self._known = known
@@ -104,7 +107,8 @@ class ServingPeer:
         match packet.document:
             case Connection():
                 self._known.adoption.adopt(packet)  # type: ignore[arg-type]
-            case Wanted(model=model_id):
+            case Wanted(model=model_id) if self._wishes.take(0) == 0:
+                self._wishes.take(1)
                 self._answer(self._give(model_id))
             case Done() | Refusal():
                 self.questions.answered(packet)  # type: ignore[arg-type]

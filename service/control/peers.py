@@ -1,6 +1,6 @@
 """The serving processes beside control, and the acceptor: met when they are started, known until they end.
 
-`PeerModels` is what the API speaks to: a change reaches every process.
+`PeerModels` is what the API speaks to.
 """
 
 from __future__ import annotations

@@ -17,6 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from service.registry import errors
 
 MAX_TEXT = 1000
+#: Served copies that a process may want: a client may make up any number of ids.
+WANTED_PER_S = 100
+MAX_WANTED = 500
 Text = Annotated[str, Field(max_length=MAX_TEXT)]
 #: The name of a process; it names a folder, too.
 ProcessName = Annotated[str, Field(pattern=r"^(control|acceptor|serving-[1-9][0-9]{0,3})$")]

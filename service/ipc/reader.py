@@ -1,7 +1,7 @@
 """The reader of a channel on an event loop, and who takes what it reads: questions that wait, connections to answer.
 
-A process that answers predictions sends 50 KiB a second for a model that answers 11,000 predictions (names ten times a
-second, keys every five seconds, counts every second), and 6 MiB where strangers make it ask as often as it does. More
+A process that answers predictions sends 50 KiB a second for a model that answers 11,000 predictions (counts every
+second), and 6 MiB where strangers make it ask as often as it does. More
 is refused on its own side, so that one whose messages exceed what control reads does not run our code any more.
 """
 

@@ -1,4 +1,4 @@
-"""The channel to control: counts, spans and connections go there, changes and connections come from there.
+"""The channel to control: counts, spans, wishes and connections go there, connections come from there.
 
 Nothing is asked: a served copy that is not in the folder is wanted, and a moment later it lies there, or why not.
 So many are wanted in a second, since clients may make up any number of ids; the next ones are refused.
@@ -19,7 +19,9 @@ from pydantic import TypeAdapter
 from service.ipc import reader
 from service.ipc.channel import Channel, Full, Packet, TokenBucket
 from service.ipc.documents import (
+    MAX_WANTED,
     SERVING,
+    WANTED_PER_S,
     Connection,
     Count,
     Counted,
@@ -37,8 +39,6 @@ from service.ipc.reader import TCP, Adoption, BackgroundTasks, Reader
 from service.predict.repository import ModelRepository
 from service.registry.errors import Overloaded, RegistryError
 
-#: Served copies that are wanted: a client may make up any number of ids.
-_WANTED_PER_S = 500
 #: How soon it is looked again whether a served copy is there, and how often control is told: it may be started again.
 _LOOK_EVERY_S = 0.005
 _TELL_EVERY_S = 0.5
@@ -58,7 +58,7 @@ class ControlChannel:
         self._provider = provider
         self._reader = Reader(self._channel, self._take, name="control")
         self._wanted: dict[str, float] = {}  # since when control knows
-        self._bucket = TokenBucket(per_second=_WANTED_PER_S, most=_WANTED_PER_S)
+        self._bucket = TokenBucket(per_second=WANTED_PER_S, most=MAX_WANTED)
         self._tasks = BackgroundTasks()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._adoption = Adoption(self._hand_back, TCP | {socket.AF_UNIX})  # those are of control's pages

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from service.predict.served_folder import NotHere, ResolvedModel
 from service.registry.errors import NotFound, RegistryError, Unavailable
+from service.repeated import repeat
 
 if TYPE_CHECKING:
     from service.predict.engine.batching import ModelQueue
@@ -29,6 +30,8 @@ _MAX_FETCH_S = 5.0
 _MAX_ENTRIES = 10_000
 #: How often models are closed that nothing means any more.
 _CLOSE_EVERY_S = 1.0
+#: Names that are looked up in one turn of the event loop.
+_AT_ONCE = 100
 #: The name or id that a request gives, and the version if it gives one.
 Key = tuple[str, str | None]
 #: Asks for the served copy of an id, and returns when it is worth another look.
@@ -125,7 +128,7 @@ class ModelRepository:
         queue = self._models.opened(resolved.digest)
         if queue is None:
             return None
-        self._last[called, version] = resolved
+        self._remember(called, version, resolved)
         return resolved, queue
 
     async def find(self, called: str, version: str | None = None) -> tuple[ResolvedModel, ModelQueue]:
@@ -134,20 +137,39 @@ class ModelRepository:
         Raises NotFound, or Conflict while it is not ready (`model_not_ready`) or taken out of service
         (`model_unloaded`), OutOfService where it is suspended, Overloaded, Unavailable.
         """
-        resolved = await self._look_up(called, version)
-        opening = asyncio.ensure_future(self._open(resolved))
-        if (last := self._last.get((called, version))) is not None and (
-            queue := self._models.opened(last.digest)
-        ) is not None:
-            await asyncio.wait([opening], timeout=_MAX_WAIT_S)
-            if not opening.done():
-                opening.add_done_callback(lambda done: done.cancelled() or done.exception())
-                return last, queue
-        queue = await opening
-        if len(self._last) >= _MAX_ENTRIES:
-            self._last.clear()
-        self._last[called, version] = resolved
+        finding = asyncio.ensure_future(self._found(called, version))
+        if (last := self._still_answering(called, version)) is not None:
+            await asyncio.wait([finding], timeout=_MAX_WAIT_S)
+            # Asked again: it may be deleted by now.
+            if not finding.done() and self._still_answering(called, version) is not None:
+                finding.add_done_callback(lambda done: done.cancelled() or done.exception())
+                return last
+        resolved, queue = await finding
+        self._remember(called, version, resolved)
         return resolved, queue
+
+    async def _found(self, called: str, version: str | None) -> tuple[ResolvedModel, ModelQueue]:
+        resolved = await self._look_up(called, version)
+        return resolved, await self._open(resolved)
+
+    def _still_answering(self, called: str, version: str | None) -> tuple[ResolvedModel, ModelQueue] | None:
+        """The model that a name meant last, where it is open and may still answer."""
+        last = self._last.get((called, version))
+        if last is None or not self._is_named(last) or (queue := self._models.opened(last.digest)) is None:
+            return None
+        return last, queue
+
+    def _is_named(self, resolved: ResolvedModel) -> bool:
+        """True while its version is one of the name's, and the name answers."""
+        try:
+            return self._look_up.folder.look_up(resolved.called, resolved.version).model_id == resolved.model_id
+        except (RegistryError, NotHere):
+            return False
+
+    def _remember(self, called: str, version: str | None, resolved: ResolvedModel) -> None:
+        if len(self._last) >= _MAX_ENTRIES and (called, version) not in self._last:
+            del self._last[next(iter(self._last))]
+        self._last[called, version] = resolved
 
     async def ready(self, called: str, version: str | None = None) -> None:
         """Open the model behind a name or id; raises NotFound, Conflict, Unavailable."""
@@ -163,18 +185,17 @@ class ModelRepository:
 
     async def tend(self) -> None:
         """Close models that nothing means any more, again and again, until cancelled."""
-        while True:
-            await asyncio.sleep(_CLOSE_EVERY_S)
-            before = {resolved.digest for resolved in self._last.values()}
-            for key in list(self._last):
-                try:
-                    self._last[key] = self._look_up.folder.look_up(*key)
-                except RegistryError:
-                    del self._last[key]
-                except NotHere:
-                    pass
-            for digest in before - {resolved.digest for resolved in self._last.values()}:
-                self._models.close(digest)
+        await repeat(_CLOSE_EVERY_S, self._close_unused)
+
+    async def _close_unused(self) -> None:
+        before = {resolved.digest for resolved in self._last.values()}
+        for number, key in enumerate(list(self._last)):
+            if number % _AT_ONCE == 0:
+                await asyncio.sleep(0)  # requests are answered in between
+            if (last := self._last.get(key)) is not None and not self._is_named(last):
+                self._last.pop(key)
+        for digest in before - {resolved.digest for resolved in self._last.values()}:
+            self._models.close(digest)
 
     async def count(self) -> None:
         """All is counted in this process."""

@@ -24,8 +24,10 @@ from service.registry.errors import Conflict, NotFound, RegistryError, Unavailab
 from service.served.folder import MODEL_ID, SUSPENDED, Layout, ModelEntry, NameEntry, VersionEntry, version_number
 
 Entry = TypeVar("Entry", bound=BaseModel)
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 
-#: Entries that are remembered; beyond them all are read again.
+#: Entries that are remembered; beyond them the oldest is read again.
 _MAX_ENTRIES = 10_000
 _SHOWN_VERSIONS = 20
 #: After this time it is asked again for a model that was refused: its file may have come back.
@@ -62,6 +64,7 @@ Stamp = tuple[int, int]
 class _Known(NamedTuple):
     stamp: Stamp
     resolved: ResolvedModel
+    graph: Path
 
 
 class ServedFolder:
@@ -100,11 +103,13 @@ class ServedFolder:
         known = self._known.get((called, version))
         if known is None or known.stamp != stamp:
             resolved = self._resolve_id(called, version) if is_id else self._resolve_name(path, called, version)
-            if len(self._known) >= _MAX_ENTRIES:
-                self._known.clear()
-            known = self._known[called, version] = _Known(stamp, resolved)
-        self.quarantine.check(known.resolved.digest)
-        return known.resolved
+            known = _Known(stamp, resolved, self._layout.graph(resolved.model_id))
+            _remember(self._known, (called, version), known)
+        resolved = known.resolved
+        # Several models may be one file, and any of them may go.
+        _remember(self._graphs, resolved.digest, known.graph)
+        self.quarantine.check(resolved.digest)
+        return resolved
 
     def newest(self, count: int) -> list[str]:
         """The ids of served copies that were put here last, as many as this."""
@@ -171,9 +176,6 @@ class ServedFolder:
         # A name is answered with itself: behind it may be an upload, whose record has another name.
         name = entry.name if called == version.model else called
         served = ServedModel(id=version.model, name=name, version=number, calibrated=entry.calibrated)
-        if len(self._graphs) >= _MAX_ENTRIES:
-            self._graphs.clear()
-        self._graphs[entry.digest] = self._layout.graph(version.model)
         return ResolvedModel(
             called=called,
             version=str(number),
@@ -184,15 +186,26 @@ class ServedFolder:
         )
 
     def _profile(self, version: VersionEntry, entry: ModelEntry) -> ServingProfile:
-        """The profile of a model, which never changes; to read a hundred thousand class names takes milliseconds."""
+        """The profile of a model, which never changes; to read a hundred thousand class names takes milliseconds.
+
+        Raises Unavailable for one that says nothing of use: it may be of another release, or of a worker that lies.
+        """
         key = (version.model, None if version.priors is None else tuple(version.priors.items()))
         if (profile := self._profiles.get(key)) is None:
-            if len(self._profiles) >= _MAX_ENTRIES:
-                self._profiles.clear()
-            plain = ServingProfile.of(entry.profile)
-            profile = plain if version.priors is None else replace(plain, shift=plain.shift_to(version.priors))
-            self._profiles[key] = profile
+            try:
+                plain = ServingProfile.of(entry.profile)
+                profile = plain if version.priors is None else replace(plain, shift=plain.shift_to(version.priors))
+            except (ValueError, LookupError, TypeError, RegistryError) as error:
+                message = f"the profile of {version.model} cannot be read: {error}"
+                raise Unavailable("model_cannot_be_opened", message) from error
+            _remember(self._profiles, key, profile)
         return profile
+
+
+def _remember(store: dict[Key, Value], key: Key, value: Value) -> None:
+    if len(store) >= _MAX_ENTRIES and key not in store:
+        del store[next(iter(store))]
+    store[key] = value
 
 
 def _check_loaded(unloaded: bool, called: str) -> None:

@@ -36,6 +36,7 @@ from service.predict.served_folder import ServedFolder
 from service.process_memory import MemoryRelease, limit
 from service.processes import confined
 from service.registry.settings import ServingSettings
+from service.repeated import repeat
 from service.served.folder import KEYS
 from service.served.keys import ADMINISTRATORS, Fingerprints, Keys
 from service.server import STUCK_EXIT_CODE, Server, configured, prepare_process
@@ -161,7 +162,7 @@ def main() -> int:
             Heartbeat(options.heartbeat, hung_seconds=settings.hung_seconds).run,
             MemoryRelease(release_arena).run,
             meet,
-            partial(_tell_counts, control),
+            partial(repeat, _COUNTS_S, partial(_tell_counts, control)),
             partial(_open_newest, services.model_repository, folder),
             services.model_repository.tend,
         ],
@@ -186,9 +187,7 @@ async def _open_newest(models: ModelRepository, folder: ServedFolder) -> None:
 
 
 async def _tell_counts(channel: ControlChannel) -> None:
-    while True:
-        await asyncio.sleep(_COUNTS_S)
-        channel.tell_counts()
+    channel.tell_counts()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The supervision of child processes: started in order, kept running, and stopped so that no request is lost.
 
-The acceptor ends first, so that what it has accepted is answered; then the processes that answer predictions, which ask
-control until their last answer; then control. Workers stop meanwhile, their broker last. Listening sockets outlive the
+The acceptor ends first, so that what it has accepted is answered; then the processes that answer predictions; then
+control. Workers stop meanwhile, their broker last. Listening sockets outlive the
 processes that accept from them, and keep their queues of connections.
 """
 
@@ -123,8 +123,13 @@ def numbered(parent: Path) -> Iterator[Path]:
 def empty_served(run_dir: Path) -> Path:
     """The served folder of a service that begins: without what one before it has left, but for its keys.
 
-    Those are right, but for what was revoked elsewhere, and soon written anew.
+    Those are right, but for what was revoked elsewhere, and soon written anew. Copies that services beside it have left
+    go, too.
     """
+    for lock in (*run_dir.glob(f"*/{_LOCK}"), *run_dir.parent.glob(_LOCK), *run_dir.parent.glob(f"*/{_LOCK}")):
+        with lock.open("w") as held:
+            if _is_locked(held.fileno()):  # nobody's: links there would keep what is deleted
+                shutil.rmtree(lock.with_name("served") / "models", ignore_errors=True)
     folder = run_dir / "served"
     (folder / KEYS).mkdir(parents=True, exist_ok=True)
     for entry in folder.iterdir():

@@ -144,10 +144,12 @@ class Registry:
             self.notify(unit.after_commit.permits)
         if unit.after_commit.ended:
             self.on_ended(unit.after_commit.ended)
-        if unit.after_commit.served:
-            self.on_served()
-        with suppress(Unavailable):  # garbage collection finds what is left
-            self.discard(unit.after_commit.unreferenced)
+        try:
+            if unit.after_commit.served:
+                self.on_served()
+        finally:
+            with suppress(Unavailable):  # garbage collection finds what is left
+                self.discard(unit.after_commit.unreferenced)
 
     @contextmanager
     def _in_turn(self) -> Iterator[None]:

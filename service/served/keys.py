@@ -7,12 +7,12 @@ file, and each process reads that: a process that answers predictions asks nobod
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import hmac
 import json
 import logging
 import secrets
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -97,6 +97,7 @@ class Keys:
         #: The file that was read, by inode and time, and what it says: in one, since threads read it, too.
         self._known: tuple[tuple[int, int] | None, Mapping[str, Grant]] = (None, {})
         self._look_at = 0.0
+        self._writing = threading.Lock()
         self._is_well = True
 
     @classmethod
@@ -152,8 +153,7 @@ class Keys:
         """
         assert self._path is not None
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with self._writing:  # one process writes; who may read the folder could hold a lock that lies in it
             now = datetime.now(UTC)
             rows = {row.sha256: _written(row) for row in read() if row.expires_at is None or row.expires_at > now}
             content = json.dumps(rows, sort_keys=True).encode()

@@ -55,8 +55,7 @@ class ServedWriter:
                 if changed is None or newest < (self._number or 0):
                     self._rebuild(unit)
                 else:
-                    for called in changed:
-                        self._write(unit, called)
+                    self._write_all(unit, changed)
             if self._number != newest:
                 replace(self.layout.complete, b"%d" % newest)
             self._number = newest
@@ -86,7 +85,8 @@ class ServedWriter:
                 self._link(model_id, entry.digest)
             except NotFound as error:  # the model exists: the request is right
                 with self._turn:
-                    self._refuse(model_id, Unavailable("artifact_missing", f"{model_id}: {error.message}"))
+                    lost = Unavailable(error.code, f"{model_id} cannot be opened: {error.message}")
+                    self._refuse(model_id, error if error.code == "unknown_model" else lost)
 
     def holds(self, digest: str) -> bool:
         return digest in self._models.values()
@@ -116,6 +116,17 @@ class ServedWriter:
                 self._models.setdefault(place.name, "")
                 self._write_model(unit, place.name)
         self._refused.clear()
+
+    def _write_all(self, unit: UnitOfWork, changed: Iterable[str]) -> None:
+        """Write as many as can be, since one that cannot must not keep back a deletion; raises its OSError then."""
+        failure = None
+        for called in changed:
+            try:
+                self._write(unit, called)
+            except OSError as error:
+                failure = error
+        if failure is not None:
+            raise failure
 
     def _write(self, unit: UnitOfWork, called: str) -> None:
         if called.startswith("mdl_"):
@@ -225,4 +236,4 @@ def _told() -> Iterator[None]:
     except OSError as error:
         _LOG.error("the served folder cannot be written: %s", error)
         message = f"the served folder cannot be written ({error.strerror}); what was changed answers once it can be"
-        raise Unavailable("storage_unavailable", message) from error
+        raise Unavailable("unavailable", message) from error

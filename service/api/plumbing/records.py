@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Annotated, Generic, TypeVar, get_args
 
+from anyio import from_thread
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import BaseModel
 
@@ -192,7 +193,9 @@ class RecordRoutes(Generic[Row]):
             after = cursor(after, self.prefix)
             with services.registry.read() as unit:
                 rows = self.rows(unit).listed(only, limit=limit + 1, after=after)
-                return page_of((self.show(unit, row) for row in rows), limit, lambda record: record.id)
+                page = page_of((self.show(unit, row) for row in rows), limit, lambda record: record.id)
+            from_thread.run(services.follow_served)
+            return page
 
         self.router.add_api_route(
             "",

@@ -30,12 +30,12 @@ from service.registry.errors import Unavailable
 from service.registry.registry import Registry, UnitOfWork
 from service.registry.settings import ServiceSettings
 from service.served.folder import KEYS
-from service.served.keys import REFRESH_S, Keys
+from service.served.keys import Keys
 from service.served.writer import ServedWriter
 from service.tracing import Tracing
 
 #: A version that a job has published answers after this time on other machines, too.
-_FOLLOWED_EVERY_S = 0.25
+FOLLOWED_EVERY_S = 0.25
 #: A new version is waited for so long before it is switched to; it may still be opened then.
 _OPENED_S = 1.0
 P = ParamSpec("P")
@@ -145,11 +145,9 @@ class Services(Core):
             raise Unavailable("storage_unavailable", message) from error
 
     async def follow_keys(self) -> None:
-        """Write them again and again, since other machines issue and revoke keys, too; until cancelled."""
-        while True:
-            with suppress(Unavailable):  # the next time
-                await self.write_keys()
-            await asyncio.sleep(REFRESH_S)
+        """Write them, where that is possible, since other machines issue and revoke keys, too."""
+        with suppress(Unavailable):  # the next time
+            await self.write_keys()
 
     async def follow_served(self) -> None:
         """Let the served folder say what other processes have published, which is opened before.
@@ -157,18 +155,12 @@ class Services(Core):
         Where it cannot be written, or nothing read, the log says so, and the next time may do it.
         """
         with suppress(Unavailable):
-            for model_id in (coming := await run_in_threadpool(self.served.coming)) or ():
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(_OPENED_S):
-                        await self.served_models.prepare(model_id)
+            coming = await run_in_threadpool(self.served.coming)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_OPENED_S):
+                    await asyncio.gather(*map(self.served_models.prepare, coming or ()))
             if coming is not None:
                 await run_in_threadpool(self.served.follow)
-
-    async def keep_following(self) -> None:
-        """Follow again and again, until cancelled."""
-        while True:
-            await asyncio.sleep(_FOLLOWED_EVERY_S)
-            await self.follow_served()
 
     async def read(self, find: Callable[[UnitOfWork], T]) -> T:
         """Run a function in a thread, over a transaction that is never committed."""

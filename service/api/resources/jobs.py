@@ -55,7 +55,7 @@ Options = TypeVar("Options", bound=JobOptions)
 #: Inspection of rows takes some seconds, and longer than a client waits for an answer where they are gigabytes.
 _MAX_INSPECTION_S = 20.0
 #: Jobs that have waited for too long are looked for so often.
-_CANCELLING_S = 2.0
+CANCELLING_S = 2.0
 
 #: Parts of a call that brings its files along, beside `model`, its `data`, and `dataset`.
 _JSON_PARTS = ("job", "model_options", "dataset_options")
@@ -235,11 +235,9 @@ def _add_job(unit: UnitOfWork, body: JobRequest, model: tables.Model, dataset: t
 
 
 async def cancel_due(services: Services) -> None:
-    """Cancel jobs that have waited for longer than `cancel_after`, while the API runs: workers may all be away."""
-    while True:
-        await asyncio.sleep(_CANCELLING_S)
-        with suppress(Unavailable):
-            await run_in_threadpool(services.registry.cancel_due)
+    """Cancel jobs that have waited for longer than `cancel_after`: workers may all be away."""
+    with suppress(Unavailable):
+        await run_in_threadpool(services.registry.cancel_due)
 
 
 def _record(unit: UnitOfWork, row: tables.Job) -> JobRecord:

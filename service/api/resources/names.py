@@ -69,7 +69,8 @@ async def update_name(services: ServicesDep, name: str, body: NameUpdate) -> Nam
         await services.served_models.prepare(chosen.id)
 
     def change(unit: UnitOfWork) -> NameRecord:
-        record = unit.names.switch(name, version, instead_of=body.instead_of)
+        unasked = None if body.default_version else present.default_version
+        record = unit.names.switch(name, version, instead_of=body.instead_of or unasked)
         given = "class_priors" in body.model_fields_set
         return unit.names.set_priors(name, version, body.class_priors) if given else record
 
@@ -97,7 +98,9 @@ async def get_version(request: Request, services: ServicesDep, name: str, versio
     def find(unit: UnitOfWork) -> ModelRecord:
         return model_record(unit, unit.models.get(unit.names.version(name, version_number(version)).model_id))
 
-    return tagged(request, await services.read(find))
+    record = await services.read(find)
+    await services.follow_served()
+    return tagged(request, record)
 
 
 @router.delete(

@@ -48,10 +48,11 @@ _MAX_REASON = 200
 
 
 @repository_router.post("/index", response_model=list[IndexedModel], name="repository_index")
-def index(services: ServicesDep, body: IndexRequest | None = None) -> list[JsonObject]:
+async def index(services: ServicesDep, body: IndexRequest | None = None) -> list[JsonObject]:
     """List models of the repository: names with their versions, and ids, the newest first; 10,000 at most."""
-    with services.registry.read() as unit:
-        return listed(unit, only_ready=body is not None and body.ready)
+    found = await services.read(lambda unit: listed(unit, only_ready=body is not None and body.ready))
+    await services.follow_served()
+    return found
 
 
 @repository_router.post(

@@ -1,6 +1,6 @@
 """The quarantine: files that are not opened for a while, since their process has ended by a run of theirs.
 
-Each is an empty file in a folder, which outlives the process and is shared with the processes beside it.
+Each is an empty file in a folder, which outlives the process and which all processes of its service read.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ class Names(Repository):
     def unload(self, name: str) -> None:
         if not self.is_unloaded(name):
             self.session.add(UnloadedName(name=name, since=now()))
-            self._changed(name)
+        self._changed(name)  # also where it was: its file may not have been written
 
     def load(self, name: str) -> None:
         self.session.execute(delete(UnloadedName).where(UnloadedName.name == name))

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from service.predict.call import InferenceCall
 from tests.helpers.api import Api, Json, MakeApi
 from tests.helpers.problems import fields, problem
+from tests.helpers.publishing import publish
 from tests.helpers.served import scaling
-from tests.helpers.staging import stage_bytes
 
 SECRET = "whsec_" + "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
@@ -246,16 +247,20 @@ def test_lost_storage_is_unavailable(make_api: MakeApi) -> None:
     assert str(api.settings.data_dir) not in json.dumps(body)
 
 
-def test_defects_are_answered_too(api: Api) -> None:
+def test_defects_are_answered_too(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """An unforeseen error is 500 in the same form, with the request id to quote."""
-    model = api.client.post("/v1/models", content=b"x").json()
-    path = f"/v1/models/{model['id']}/predict"
-    with stage_bytes(api.registry.artifacts, scaling(1)) as staged, api.registry.write() as unit:
-        # a record as no inspection of ours would leave it
-        unit.models.ready(model["id"], profile={"inputs": [{}]}, served_sha256=staged.keep())
-    answer = api.client.post(path, json={"inputs": [[1.0]]}, headers={"X-Request-Id": "mine"})
+    model = publish(api.registry, "broken", scaling(1))
+    monkeypatch.setattr(InferenceCall, "run", lambda *arguments: 1 // 0)
+    answer = api.client.post(f"/v1/models/{model}/predict", json={"inputs": [[1, 0]]}, headers={"X-Request-Id": "mine"})
     problem(answer, 500, "internal_error")
     assert answer.headers["x-request-id"] == "mine"
+
+
+def test_a_profile_that_says_nothing_of_use(api: Api) -> None:
+    """Only its own model is 503: a worker that was taken over may have written it."""
+    broken, other = publish(api.registry, "a", scaling(1), positive_class="z"), publish(api.registry, "b", scaling(2))
+    problem(api.client.post(f"/v1/models/{broken}/predict", json={"inputs": [[1, 0]]}), 503, "model_cannot_be_opened")
+    assert api.client.post(f"/v1/models/{other}/predict", json={"inputs": [[1, 0]]}).status_code == 200
 
 
 def test_a_model_whose_file_is_lost(api: Api) -> None:

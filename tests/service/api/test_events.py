@@ -123,7 +123,7 @@ def test_an_idle_stream_beats(api: Api, monkeypatch: pytest.MonkeyPatch) -> None
 
     async def listen() -> list[bytes]:
         told = []
-        async for text in events._stream(LongPoll(api.registry), job_id, 1):
+        async for text in events._stream(api.services, job_id, 1):
             told.append(text)
             if len(told) == 3:
                 end(api.registry, job_id)

@@ -126,22 +126,25 @@ def test_nobody_waits_for_a_version_that_is_being_opened(api: Api, monkeypatch: 
     assert slowest < 3.0
 
 
-def test_a_database_that_hangs_stops_nobody(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name that was quiet waits a moment for a silent database, and is answered with what it meant last."""
-    known = published(api, "digits", 1)
-    assert answering(api, "digits") == known
-    released = threading.Event()
+def test_a_version_that_was_deleted_answers_nobody(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever deletes the old version while the new one is being opened is not answered by the old one."""
+    first = published(api, "digits", 1)
+    assert answering(api, "digits") == first
+    opening_slowly(api, monkeypatch, 1.5)
+    second = published(api, "digits", 2)
+    assert api.client.delete("/v1/names/digits/versions/1").status_code == 204
+    assert answering(api, "digits") == second
 
-    def hanging() -> Any:
-        released.wait(30)
-        raise Unavailable("database_unavailable", "the database is away")
 
-    monkeypatch.setattr(api.registry, "read", hanging)
-    time.sleep(0.6)  # beyond the time that an entry may be used unasked
-    try:
-        assert answering(api, "digits") == known
-    finally:
-        released.set()
+def test_one_file_of_two_models(api: Api) -> None:
+    """Records of equal content: the one answers on when the other is deleted, also once its session is closed."""
+    one, two = published(api, "one", 1), published(api, "two", 1)
+    assert [answering(api, model) for model in (one, two)] == [one, two]
+    assert api.client.delete("/v1/names/two").status_code == 204
+    assert api.client.delete(f"/v1/models/{two}").status_code == 204
+    for queue in api.scheduler.models.queues():
+        api.scheduler.models.close(queue.digest)
+    assert answering(api, one) == one
 
 
 def test_a_name_answers_as_itself(api: Api) -> None:

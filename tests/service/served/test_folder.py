@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from service.registry.errors import Conflict, NotFound, Unavailable
 from service.registry.registry import Registry
 from service.registry.settings import ServiceSettings
 from service.registry.tables import new_id, now
+from service.repeated import repeat
 from service.served import folder as module
 from service.served.writer import ServedWriter
 from tests.helpers.publishing import publish
@@ -99,8 +101,9 @@ def test_a_restored_backup(registry: Registry, root: Path) -> None:
 def test_a_full_disk_is_told_and_the_old_version_answers(
     registry: Registry, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The change is committed and refused with 503; it answers as soon as there is room."""
+    """The change is committed and refused with 503, and answers as soon as there is room; deletions need none."""
     models = [publish(registry, "digits", scaling(factor)) for factor in (1, 2)]
+    publish(registry, "gone", scaling(3))
     writer = followed(registry, root)
     for model in models:
         writer.give(model)
@@ -112,6 +115,10 @@ def test_a_full_disk_is_told_and_the_old_version_answers(
         disk.setattr(module.os, "replace", full)
         with pytest.raises(Unavailable, match="cannot be written"), registry.write() as unit:
             unit.names.switch("digits", 1)
+        with pytest.raises(Unavailable), registry.write() as unit:
+            unit.names.delete("gone")
+        with pytest.raises(NotFound):
+            meant(root, "gone")
     assert meant(root, "digits") == models[1]
     writer.follow()
     assert meant(root, "digits") == models[0]
@@ -137,6 +144,24 @@ def test_a_copy_that_was_removed_comes_back(registry: Registry, root: Path) -> N
     with pytest.raises(Unavailable) as refused:
         ServedFolder(root).look_up(model)
     assert refused.value.code == "artifact_missing"
+
+
+def test_repeated_work_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    """One failure, of whatever kind, is logged; the next time the work is done."""
+    done: list[int] = []
+
+    async def work() -> None:
+        done.append(1)
+        if len(done) == 1:
+            raise MemoryError
+
+    async def some_times() -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(repeat(0.01, work), 0.3)
+
+    asyncio.run(some_times())
+    assert len(done) > 2
+    assert caplog.text.count("repeated work has failed") == 1
 
 
 def test_half_a_file_is_answered_503(registry: Registry, root: Path) -> None:
