@@ -24,8 +24,6 @@ from service.registry.errors import Conflict, NotFound, RegistryError, Unavailab
 from service.served.folder import MODEL_ID, SUSPENDED, Layout, ModelEntry, NameEntry, VersionEntry, version_number
 
 Entry = TypeVar("Entry", bound=BaseModel)
-Key = TypeVar("Key")
-Value = TypeVar("Value")
 
 #: Entries that are remembered; beyond them the oldest is read again.
 _MAX_ENTRIES = 10_000
@@ -62,9 +60,9 @@ Stamp = tuple[int, int]
 
 
 class _Known(NamedTuple):
+    path: str
     stamp: Stamp
     resolved: ResolvedModel
-    graph: Path
 
 
 class ServedFolder:
@@ -79,7 +77,6 @@ class ServedFolder:
         self.quarantine = Quarantine(root / SUSPENDED)
         self._is_complete = False
         self._known: dict[tuple[str, str | None], _Known] = {}
-        self._graphs: dict[str, Path] = {}
         self._profiles: dict[tuple[str, object], ServingProfile] = {}
 
     def look_up(self, called: str, version: str | None = None) -> ResolvedModel:
@@ -92,24 +89,26 @@ class ServedFolder:
             Unavailable: names are not written yet.
             NotHere: its served copy is to be asked for.
         """
-        is_id = called.startswith("mdl_")
-        path = self._layout.entry(called) if MODEL_ID.fullmatch(called) else self._layout.name(called)
+        known = self._known.get((called, version))
+        path = self._path(called) if known is None else known.path
         try:
-            status = os.stat(path or "")
+            status = os.stat(path)
         except FileNotFoundError:
             raise self._missing(called) from None
-        assert path is not None
         stamp = status.st_ino, status.st_mtime_ns
-        known = self._known.get((called, version))
         if known is None or known.stamp != stamp:
+            is_id = called.startswith("mdl_")
             resolved = self._resolve_id(called, version) if is_id else self._resolve_name(path, called, version)
-            known = _Known(stamp, resolved, self._layout.graph(resolved.model_id))
-            _remember(self._known, (called, version), known)
-        resolved = known.resolved
-        # Several models may be one file, and any of them may go.
-        _remember(self._graphs, resolved.digest, known.graph)
-        self.quarantine.check(resolved.digest)
-        return resolved
+            known = _Known(path, stamp, resolved)
+            if len(self._known) >= _MAX_ENTRIES and (called, version) not in self._known:
+                del self._known[next(iter(self._known))]
+            self._known[called, version] = known
+        self.quarantine.check(known.resolved.digest)
+        return known.resolved
+
+    def _path(self, called: str) -> str:
+        """The file of a name or id; of what can be neither, that of no file."""
+        return self._layout.entry(called) if MODEL_ID.fullmatch(called) else self._layout.name(called) or ""
 
     def newest(self, count: int) -> list[str]:
         """The ids of served copies that were put here last, as many as this."""
@@ -125,8 +124,10 @@ class ServedFolder:
     @contextmanager
     def file(self, digest: str) -> Iterator[Path]:
         """The path of a served copy that was looked up; raises NotFound where it was taken away."""
-        path = self._graphs.get(digest)
-        if path is None or not path.is_file():
+        # Several models may be one file, and any of them may go.
+        models = {known.resolved.model_id for known in self._known.copy().values() if known.resolved.digest == digest}
+        path = next(filter(Path.is_file, map(self._layout.graph, models)), None)
+        if path is None:
             raise NotFound("artifact_missing", f"the served copy {digest[:12]}… is not here")
         yield path
 
@@ -198,14 +199,10 @@ class ServedFolder:
             except (ValueError, LookupError, TypeError, RegistryError) as error:
                 message = f"the profile of {version.model} cannot be read: {error}"
                 raise Unavailable("model_cannot_be_opened", message) from error
-            _remember(self._profiles, key, profile)
+            if len(self._profiles) >= _MAX_ENTRIES:
+                self._profiles.clear()
+            self._profiles[key] = profile
         return profile
-
-
-def _remember(store: dict[Key, Value], key: Key, value: Value) -> None:
-    if len(store) >= _MAX_ENTRIES and key not in store:
-        del store[next(iter(store))]
-    store[key] = value
 
 
 def _check_loaded(unloaded: bool, called: str) -> None:
