@@ -178,7 +178,8 @@ class HandingOn:
                 waiting.popleft()
 
     def _was_given(self, client: Client, place: str) -> bool:
-        for channel in self._members.in_turn(place):
+        # A process that is being started reads nothing yet: what waits there waits for that.
+        for channel in sorted(self._members.in_turn(place), key=lambda channel: channel.unread > 0):
             with suppress(Full):
                 if channel.has_room:
                     channel.pass_on(client.packet, [client.socket.fileno()])

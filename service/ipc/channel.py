@@ -170,11 +170,16 @@ class Channel(Generic[Incoming]):
         self._rate = rate
 
     @property
-    def has_room(self) -> bool:
-        """True where the other side has read more than half of its queue: connections leave the rest to documents."""
+    def unread(self) -> int:
+        """Bytes that the other side has yet to read."""
         unread = array.array("i", [0])
         fcntl.ioctl(self._end, _UNREAD, unread)
-        return 2 * unread[0] < self._end.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+        return unread[0]
+
+    @property
+    def has_room(self) -> bool:
+        """True where the other side has read more than half of its queue: connections leave the rest to documents."""
+        return 2 * self.unread < self._end.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
 
     def fileno(self) -> int:
         return self._end.fileno()

@@ -221,6 +221,6 @@ class Members(Generic[Member]):
     def in_turn(self, place: str) -> Iterator[Member]:
         """Members of one place, each once, beginning with the one whose turn it is."""
         members = self._by_place.get(place, deque())
-        for _ in range(len(members)):
-            members.rotate(-1)
-            yield members[-1]
+        in_turn = list(members)
+        members.rotate(-1)
+        yield from in_turn

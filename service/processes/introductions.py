@@ -17,7 +17,7 @@ from itertools import count
 from pydantic import TypeAdapter
 
 from service.ipc.channel import Channel, Full, Malformed, Packet, pair
-from service.ipc.documents import ACCEPTOR, CONTROL, Connection, End, Fault, Gone, Peer
+from service.ipc.documents import ACCEPTOR, CONTROL, Connection, End, Fault, Gone, Peer, place_of
 from service.ipc.run_marks import RunRecord
 
 _CONNECTIONS: TypeAdapter[Connection] = TypeAdapter(Connection)
@@ -129,12 +129,17 @@ class Introductions:
         for reader, document, shown in untold:
             self._tell(reader, document, shown)
         for ended in self._ended:
-            if (successor := self._present.get(ended.name) or self._present.get(CONTROL)) is not None:
+            if (successor := self._successor(ended.name)) is not None:
                 ended.move_all(successor)
         now = time.monotonic()
         for ended in [ended for ended in self._ended if ended.until < now]:
             ended.close()
         self._ended = [ended for ended in self._ended if ended.until >= now]
+
+    def _successor(self, name: str) -> Mailbox | None:
+        """Another process of the same place, which answers already, before the one that is being started."""
+        others = [other for other in self._present if other != name and place_of(other) == place_of(name)]
+        return next((self._present[one] for one in (*others, name, CONTROL) if one in self._present), None)
 
     def _listen(self) -> None:
         if (control := self._present.get(CONTROL)) is None:
