@@ -24,7 +24,7 @@ from service.api.document.building import Documents, build
 from service.api.document.prediction_operations import OPERATIONS
 from service.api.plumbing import error_handlers
 from service.api.plumbing.error_handlers import HeadMiddleware
-from service.api.plumbing.services import FOLLOWED_EVERY_S, Services
+from service.api.plumbing.services import FOLLOWED_EVERY_S, REWRITTEN_EVERY_S, Services
 from service.api.resources import (
     batches,
     calibrators,
@@ -97,6 +97,7 @@ def rest_api(
                 repeat(jobs.CANCELLING_S, partial(jobs.cancel_due, services)),
                 repeat(REFRESH_S, services.follow_keys),
                 repeat(FOLLOWED_EVERY_S, services.follow_served),
+                repeat(REWRITTEN_EVERY_S, partial(run_in_threadpool, services.served.rewrite)),
                 *([working()] if working else []),
             )
         ]

@@ -60,6 +60,15 @@ class ServedWriter:
                 replace(self.layout.complete, b"%d" % newest)
             self._number = newest
 
+    def rewrite(self) -> None:
+        """Compare everything with the registry, and write what differs.
+
+        A file may have been damaged; a worker of an earlier release numbers no change, nor does a restored backup.
+        """
+        with self._turn:
+            self._number = None
+        self.follow()
+
     def coming(self) -> list[str] | None:
         """The ids of models that are to answer for a name, and do not yet; None where nothing has changed."""
         with self._registry.read() as unit:

@@ -36,6 +36,8 @@ from service.tracing import Tracing
 
 #: A version that a job has published answers after this time on other machines, too.
 FOLLOWED_EVERY_S = 0.25
+#: How often all of the folder is compared with the registry: with 100,000 names that takes 4 s.
+REWRITTEN_EVERY_S = 600.0
 #: A new version is waited for so long before it is switched to; it may still be opened then.
 _OPENED_S = 1.0
 P = ParamSpec("P")

@@ -165,15 +165,19 @@ def test_repeated_work_goes_on(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_half_a_file_is_answered_503(registry: Registry, root: Path) -> None:
-    """A file that somebody has cut off says nothing; it is written anew with the next change of its name."""
+    """A file that somebody has cut off says nothing; it is written anew with a change of its name, or after a while."""
     model = publish(registry, "digits", scaling(1))
-    followed(registry, root).give(model)
+    writer = followed(registry, root)
+    writer.give(model)
     (file,) = root.glob("names/*/digits.json")
     file.write_text(file.read_text()[:20])
     with pytest.raises(Unavailable, match="cannot be read"):
         meant(root, "digits")
     with registry.write() as unit:
         unit.names.switch("digits", 1)
+    assert meant(root, "digits") == model
+    file.unlink()
+    writer.rewrite()
     assert meant(root, "digits") == model
 
 
