@@ -9,9 +9,10 @@ import gc
 import logging
 import os
 import socket
+import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 
 from service.api.plumbing.services import Core, Services
 from service.heartbeat import Heartbeat
@@ -32,14 +33,22 @@ from service.transport.protocol import Protocol
 _LOG = logging.getLogger("fedlas.api")
 
 
-def create_app(settings: ServiceSettings, *, on_stuck: Callable[[Quarantine, str], None] | None = None) -> App:
+def create_app(
+    settings: ServiceSettings,
+    *,
+    run_dir: Path | None = None,
+    on_stuck: Callable[[Quarantine, str], None] | None = None,
+) -> App:
     """Build the application; the registry is opened and migrated here, and closed when the application stops.
 
+    The served folder lies in `run_dir`, which no other process uses; without one in a new folder.
     `on_stuck` is called with the digest of a served copy whose run does not end when its time is up, to suspend it.
     """
-    stack = ExitStack()
-    folder = stack.enter_context(numbered(settings.data_dir.absolute() / "run"))
-    core = Core.open(settings, Tracing.from_environment(), empty_served(folder))
+    if run_dir is None:
+        parent = settings.data_dir.absolute() / "run"
+        parent.mkdir(parents=True, exist_ok=True)
+        run_dir = Path(tempfile.mkdtemp(prefix="api-", dir=parent))
+    core = Core.open(settings, Tracing.from_environment(), empty_served(run_dir))
     serving = ServingServices.open(
         settings,
         scheduler_of(
@@ -57,11 +66,9 @@ def create_app(settings: ServiceSettings, *, on_stuck: Callable[[Quarantine, str
     )
     services = Services.over(core, serving.model_repository)
 
-    def stop() -> None:
-        serving.scheduler.shut_down()
-        stack.close()
-
-    fastapi = rest_api(services, starting=serving.start, stopping=stop, working=serving.model_repository.tend)
+    fastapi = rest_api(
+        services, starting=serving.start, stopping=serving.scheduler.shut_down, working=serving.model_repository.tend
+    )
     return App.fronted(ServingApp(fastapi, serving, ROUTES), fastapi, services)
 
 
@@ -79,22 +86,23 @@ def run(settings: ServiceSettings, *, sockets: Sequence[socket.socket] = (), hea
     # CUDA reserves address space of its own, which was never tried under a limit: there the limit must be set.
     if settings.api_memory_bytes is not None or "CUDAExecutionProvider" not in providers():
         limit(settings.resolved_api_memory_bytes)
-    app = create_app(settings, on_stuck=_end)
-    config = configured(
-        app.front, settings, lifespan="on", protocol=partial(Protocol, connections=Connections.of(settings))
-    )
-    config.host, config.port = settings.listen_host, settings.port
-    # Objects of the start stay: each full collection would traverse them, for a tenth of a second each time.
-    gc.collect()
-    gc.freeze()
-    beating = Heartbeat(heartbeat, hung_seconds=settings.hung_seconds)
-    server = Server(
-        config,
-        background=[beating.run, MemoryRelease(release_arena).run, partial(build_document, app.fastapi)],
-        stopping=app.services.long_poll.close,
-    )
-    server.run(list(sockets) or None)
-    return 0 if server.started else 1
+    with numbered(settings.data_dir.absolute() / "run") as run_dir:
+        app = create_app(settings, run_dir=run_dir, on_stuck=_end)
+        config = configured(
+            app.front, settings, lifespan="on", protocol=partial(Protocol, connections=Connections.of(settings))
+        )
+        config.host, config.port = settings.listen_host, settings.port
+        # Objects of the start stay: each full collection would traverse them, for a tenth of a second each time.
+        gc.collect()
+        gc.freeze()
+        beating = Heartbeat(heartbeat, hung_seconds=settings.hung_seconds)
+        server = Server(
+            config,
+            background=[beating.run, MemoryRelease(release_arena).run, partial(build_document, app.fastapi)],
+            stopping=app.services.long_poll.close,
+        )
+        server.run(list(sockets) or None)
+        return 0 if server.started else 1
 
 
 def _end(quarantine: Quarantine, digest: str) -> None:

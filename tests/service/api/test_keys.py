@@ -147,7 +147,7 @@ def test_a_key_is_shown_once_and_kept_nowhere(api: Api) -> None:
     with api.registry.read() as unit:
         rows = unit.session.execute(text("SELECT * FROM api_keys")).all()
         assert unit.session.get_one(ApiKey, made[0]["id"]).sha256 == hashlib.sha256(made[0]["key"].encode()).hexdigest()
-    written = (api.settings.data_dir / "run" / "api-1" / "served" / "keys" / "keys.json").read_text()
+    written = (api.services.served.layout.root / "keys" / "keys.json").read_text()
     assert not any(secret in f"{rows}{written}" for secret in (made[0]["key"], made[1]["key"], ADMIN, SCRAPER))
 
 
