@@ -44,7 +44,7 @@ PROTECTIONS = {
 }
 HARM = "predictions are answered without this protection"
 #: How long a process that waits for nothing may take to begin: loading everything takes a second or two.
-_FIRST_BEAT_S = 120.0
+_FIRST_BEAT_S = 40.0
 _PASSED_ON = frozenset(
     {
         *("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV", "PYTHONUNBUFFERED"),
