@@ -36,7 +36,7 @@ from service.ipc.documents import (
 from service.ipc.reader import Adoption, BackgroundTasks, Questions, Reader
 from service.registry.errors import RegistryError
 from service.served.writer import ServedWriter
-from service.shared_counts import ServingCounts
+from service.serving_counts import ServingCounts
 
 _LOG = logging.getLogger(__name__)
 READ: TypeAdapter[ToControl] = TypeAdapter(ToControl)

@@ -34,9 +34,9 @@ from service.ipc.documents import (
 )
 from service.ipc.reader import ALL, Adoption, Reader
 from service.predict.engine.metrics import ServingMetrics
-from service.registry.errors import ControlAway, RegistryError, Unavailable
+from service.registry.errors import PeerAway, RegistryError, Unavailable
 from service.served.writer import ServedWriter
-from service.shared_counts import ServingCounts
+from service.serving_counts import ServingCounts
 
 _LOG = logging.getLogger(__name__)
 _MAX_BYTES = 16 * 1024**2  # the counts of ten thousand models
@@ -197,7 +197,7 @@ class PeerModels:
             return Open(number=number, called=called, version=version)
 
         for peer, error in await _told(self._serving(), document, seconds=_OPENED_S):
-            if isinstance(error, ControlAway):
+            if isinstance(error, PeerAway):
                 raise Unavailable("unavailable", f"{peer.name} has ended, or does not respond; come again in 1 s")
             if error is not None:
                 raise error

@@ -21,7 +21,7 @@ from pydantic import BaseModel
 
 from service.ipc.channel import Channel, Closed, Full, Malformed, Packet, ThrottledLog, TokenBucket
 from service.ipc.documents import Answer, Connection, Refusal, error_of
-from service.registry.errors import ControlAway
+from service.registry.errors import PeerAway
 
 _LOG = logging.getLogger(__name__)
 _MIB = 1024**2
@@ -193,19 +193,19 @@ class Questions:
         self._ended = False
 
     async def ask(self, document: Callable[[int], BaseModel], *, seconds: float) -> Packet[Answer]:
-        """Send the document of a number and wait for the answer; raises ControlAway, or the RegistryError answered."""
+        """Send the document of a number and wait for the answer; raises PeerAway, or the RegistryError answered."""
         number = next(self._numbers)
         answer: asyncio.Future[Packet[Answer]] = asyncio.get_running_loop().create_future()
         question = document(number)
         self._waiting[number] = _Waiting(question, answer)
         try:
             if self._ended:
-                raise ControlAway
+                raise PeerAway
             self._channel.send(question)
             async with asyncio.timeout(seconds):
                 packet = await answer
         except (Full, TimeoutError):
-            raise ControlAway from None
+            raise PeerAway from None
         finally:
             del self._waiting[number]
         if isinstance(packet.document, Refusal):
@@ -222,7 +222,7 @@ class Questions:
         self._ended = True
         for waiting in self._waiting.values():
             if not waiting.answer.done():
-                waiting.answer.set_exception(ControlAway())
+                waiting.answer.set_exception(PeerAway())
 
 
 class Adoption:

@@ -42,7 +42,10 @@ class Folder(Protocol):
     """Says what names and ids mean now."""
 
     def look_up(self, called: str, version: str | None = None) -> ResolvedModel:
-        """Raises NotFound, Conflict, OutOfService, Unavailable, NotHere."""
+        """Raises NotFound, Conflict, Unavailable, NotHere."""
+
+    def check(self, digest: str) -> None:
+        """Raises OutOfService where this served copy may not run now."""
 
     def has_word_of(self, model_id: str) -> bool:
         """True where it has the served copy, or knows why there is none."""
@@ -60,7 +63,7 @@ class Lookup:
         self._fetching: dict[str, asyncio.Task[None]] = {}
 
     async def __call__(self, called: str, version: str | None = None) -> ResolvedModel:
-        """The model that answers now; raises NotFound, Conflict, OutOfService, Overloaded, Unavailable."""
+        """The model that a name or id means now; raises NotFound, Conflict, Overloaded, Unavailable."""
         try:
             return self.folder.look_up(called, version)
         except NotHere as missing:
@@ -125,6 +128,7 @@ class ModelRepository:
             resolved = self._look_up.folder.look_up(called, version)
         except NotHere:
             return None
+        self._look_up.folder.check(resolved.digest)
         queue = self._models.opened(resolved.digest)
         if queue is None:
             return None
@@ -138,11 +142,11 @@ class ModelRepository:
         (`model_unloaded`), OutOfService where it is suspended, Overloaded, Unavailable.
         """
         finding = asyncio.ensure_future(self._found(called, version))
+        finding.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may wait for it any more
         if (last := self._still_answering(called, version)) is not None:
             await asyncio.wait([finding], timeout=_MAX_WAIT_S)
             # Asked again: it may be deleted by now.
             if not finding.done() and self._still_answering(called, version) is not None:
-                finding.add_done_callback(lambda done: done.cancelled() or done.exception())
                 return last
         resolved, queue = await finding
         self._remember(called, version, resolved)
@@ -162,6 +166,7 @@ class ModelRepository:
     def _is_named(self, resolved: ResolvedModel) -> bool:
         """True while its version is one of the name's, and the name answers."""
         try:
+            self._look_up.folder.check(resolved.digest)
             return self._look_up.folder.look_up(resolved.called, resolved.version).model_id == resolved.model_id
         except (RegistryError, NotHere):
             return False
@@ -213,6 +218,7 @@ class ModelRepository:
         return None if queue is None else queue.model.provider
 
     async def _open(self, resolved: ResolvedModel) -> ModelQueue:
+        self._look_up.folder.check(resolved.digest)
         limits = resolved.profile.limits
         try:
             try:

@@ -66,7 +66,7 @@ class _Known(NamedTuple):
 
 
 class ServedFolder:
-    """Names and ids with the models that they mean, as the files of a folder say; on one thread.
+    """Names and ids with the models that they mean, as the files of a folder say; `file` is for any thread.
 
     Attributes:
         quarantine: the files that are suspended.
@@ -85,7 +85,6 @@ class ServedFolder:
         Raises:
             NotFound: `unknown_model`, `unknown_version`.
             Conflict: `model_not_ready`, `model_unloaded`.
-            OutOfService: it is suspended.
             Unavailable: names are not written yet.
             NotHere: its served copy is to be asked for.
         """
@@ -103,12 +102,14 @@ class ServedFolder:
             if len(self._known) >= _MAX_ENTRIES and (called, version) not in self._known:
                 del self._known[next(iter(self._known))]
             self._known[called, version] = known
-        self.quarantine.check(known.resolved.digest)
         return known.resolved
 
     def _path(self, called: str) -> str:
         """The file of a name or id; of what can be neither, that of no file."""
         return self._layout.entry(called) if MODEL_ID.fullmatch(called) else self._layout.name(called) or ""
+
+    def check(self, digest: str) -> None:
+        self.quarantine.check(digest)
 
     def newest(self, count: int) -> list[str]:
         """The ids of served copies that were put here last, as many as this."""

@@ -40,7 +40,7 @@ from service.repeated import repeat
 from service.served.folder import KEYS
 from service.served.keys import ADMINISTRATORS, Fingerprints, Keys
 from service.server import STUCK_EXIT_CODE, Server, configured, prepare_process
-from service.shared_counts import Snapshot
+from service.serving_counts import Snapshot
 from service.tracing import Tracing
 from service.transport.connections import Connections
 from service.transport.protocol import Protocol

@@ -17,7 +17,7 @@ RegistryError
 ├── LeaseLost            another worker owns the work now; nothing more may be written
 │   └── WorkGone           nobody does: it has ended with the job or batch that it was a piece of
 └── Unavailable          database, storage or broker cannot be reached
-    ├── ControlAway        a serving process cannot reach the process that knows names
+    ├── PeerAway           a process that answers predictions does not respond to control
     └── OutOfService       a model may not be run, or not in this process
 """
 
@@ -117,8 +117,8 @@ class OutOfService(Unavailable):
     """A model may not be run now, or not in this process, whatever was known of it."""
 
 
-class ControlAway(Unavailable):
-    """The process that knows what names mean does not answer; it is being started again."""
+class PeerAway(Unavailable):
+    """A process that was asked for something does not answer; it may be being started again."""
 
     def __init__(self) -> None:
-        super().__init__("unavailable", "the process that knows names is being started again; come again in 1 s")
+        super().__init__("unavailable", "a process that answers predictions does not respond; come again in 1 s")

@@ -27,6 +27,8 @@ _SECRET = frozenset({"database_url", "api_keys", "metrics_keys"})
 MIN_MEMORY_BYTES = 512 * 1024**2
 _MIN_DEFAULT_BYTES = 2 * 1024**3
 _MAX_DEFAULT_PROCESSES = 8
+#: Memory of each process: with less it opens smaller models only.
+_DEFAULT_BYTES_EACH = 4 * 1024**3
 #: 32 random hexadecimal digits have 128 bits: no guessing finds them.
 MIN_KEY_CHARACTERS = 32
 _CENTURY_DAYS = 36_525  # as long as moments can be written
@@ -135,7 +137,8 @@ class ServingSettings(LogSettings):
         None,
         ge=1,
         le=256,
-        description="Processes that answer predictions. Default: one for each core, 8 at most; without a wall one.",
+        description="Processes that answer predictions. Default: one for each core and 8 GiB of memory, 8 at most; "
+        "without a wall one.",
     )
 
     max_connections: int = Field(
@@ -153,7 +156,8 @@ class ServingSettings(LogSettings):
 
     @property
     def resolved_api_processes(self) -> int:
-        return self.api_processes or min(len(os.sched_getaffinity(0)), _MAX_DEFAULT_PROCESSES)
+        most = min(len(os.sched_getaffinity(0)), _MAX_DEFAULT_PROCESSES)
+        return self.api_processes or max(1, min(most, memory_bytes() // 2 // _DEFAULT_BYTES_EACH))
 
     @property
     def resolved_api_memory_bytes(self) -> int:

@@ -1,7 +1,7 @@
 """The writer of the served folder: control's own changes before they are answered, those of others as they come.
 
 Each change of what answers is a numbered row of the registry, written in the transaction of the change. The writer
-follows these numbers, and begins anew where some are missing: at its start, and after a backup was restored.
+follows these numbers, and begins anew at its start, where some are missing, and every ten minutes.
 """
 
 from __future__ import annotations

@@ -122,12 +122,7 @@ class Names(Repository):
 
     def get(self, name: str) -> NameRecord:
         """Return the name with its versions; raises NotFound."""
-        columns = (
-            *(PublishedVersion.version, PublishedVersion.model_id),
-            *(PublishedVersion.is_default, PublishedVersion.class_priors),
-        )
-        query = select(*columns).where(PublishedVersion.name == name).order_by(PublishedVersion.version)
-        rows = self.session.execute(query).all()
+        rows = self.versions_of(name)
         if not rows:
             raise NotFound("unknown_name", f"nothing is published as {name!r}")
         default = next((row for row in rows if row.is_default), rows[0])

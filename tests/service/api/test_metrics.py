@@ -43,7 +43,7 @@ from service.predict.engine.metrics import (
     ServingMetrics,
 )
 from service.registry.errors import Unavailable
-from service.shared_counts import ServingCounts, Snapshot
+from service.serving_counts import ServingCounts, Snapshot
 from tests.helpers.api import Api, Json
 from tests.helpers.processes import die_with_parent
 

@@ -270,7 +270,7 @@ def test_who_does_not_answer_is_away(reads: bool) -> None:
     async def talk() -> None:
         other = Other(reads=reads)
         questions = Questions(other)
-        with pytest.raises(errors.ControlAway):
+        with pytest.raises(errors.PeerAway):
             await questions.ask(opened, seconds=0.05 if reads else 60)
         questions.answered(packet(Done(number=1)))
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from service.predict.engine.metrics import CONFIDENCE, ROWS, WIDTH, ModelKey, merged
-from service.shared_counts import ServingCounts, Snapshot
+from service.serving_counts import ServingCounts, Snapshot
 
 DIGITS = ModelKey("digits", "2", "mdl_a")
 
