@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fedlas import guarantees as guarantees
     from fedlas import race as race
     from fedlas import report as report
+    from fedlas import scores as scores
     from fedlas import sklearn as sklearn
     from fedlas import training as training
     from fedlas.calibration.evaluation import CalibrationOptions
@@ -38,17 +39,19 @@ if TYPE_CHECKING:
         NormConfidenceIndicator,
     )
     from fedlas.observer import Observer, PrintingObserver
+    from fedlas.scores.result import ScoreResult
 
     __version__: str
 
 _PACKAGES = {
     *("calibration", "calibrators", "conversion", "export", "gate", "guarantees", "importers"),
-    *("losses", "metrics", "race", "report", "sklearn", "training"),
+    *("losses", "metrics", "race", "report", "scores", "sklearn", "training"),
 }
 #: Where a public name is defined, unless it is a loss.
 _HOMES = {
     "CalibrationOptions": "fedlas.calibration.evaluation",
     "Classifier": "fedlas.classifier",
+    "ScoreResult": "fedlas.scores.result",
     "calibrate": "fedlas.calibration.in_memory",
     **dict.fromkeys(("LabelledRows", "LabelledScores", "ModelSource"), "fedlas.calibration.model_scores"),
     **dict.fromkeys(("Observer", "PrintingObserver"), "fedlas.observer"),
@@ -71,6 +74,7 @@ __all__ = [
     "NormConfidenceIndicator",
     "Observer",
     "PrintingObserver",
+    "ScoreResult",
     "calibrate",
     "calibrators",
     "importers",

@@ -20,9 +20,10 @@ from fedlas.contract.base import Document, JsonObject
 from fedlas.contract.events import Progress, ReportedEvent, Stage
 from fedlas.contract.options import AnswerOptions, DatasetOptions, ModelOptions, ScoresOptions
 from fedlas.contract.plan import Plan
-from fedlas.contract.profiles import DatasetProfile, ModelProfile, Notice, PriorsInput
+from fedlas.contract.profiles import CalibratorInput, DatasetProfile, ModelProfile, Notice, PriorsInput
 from fedlas.contract.records import Served, Verdict
 from fedlas.contract.requests import BatchErrors, JobRequest
+from fedlas.contract.scores import ScorePromise, ScoreVerdict
 
 _MAX_BYTES = 16 * 1024
 #: An entry of a journal, and its file in the journal's folder.
@@ -218,11 +219,14 @@ class ModelInspection(Result):
 class ScoresProfile(Document):
     """The profile of scores, kind, rows and classes, and of the file that came of them."""
 
-    input: Literal["logits", "probabilities"]
+    input: CalibratorInput
     num_samples: int
     num_classes: int
     class_names: list[str]
-    priors_input: PriorsInput
+    priors_input: PriorsInput | None = None
+    promise: ScorePromise | None = None
+    verdict: ScoreVerdict | None = None
+    needed_labels: int | None = None
 
 
 class ScoresResult(Result):
@@ -234,6 +238,7 @@ class ScoresResult(Result):
     parameters: JsonObject
     excerpt: JsonObject
     profile: ScoresProfile
+    model: ModelProfile | None = Field(None, description="The model that serves one score or several signals.")
     onnx: FileName
     report: FileName
     page: FileName

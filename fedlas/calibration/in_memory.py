@@ -12,10 +12,12 @@ import json
 import shutil
 import tempfile
 import weakref
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from fedlas.calibration.evaluation import CalibrationOptions
 from fedlas.calibration.model_scores import (
@@ -30,6 +32,7 @@ from fedlas.calibration.result import CalibrationResult
 from fedlas.calibration.scores import ScoredRows, calibrate_scores
 from fedlas.contract.report import Named, Subject
 from fedlas.contract.requests import parse_budget
+from fedlas.contract.scores import WantedPromise
 from fedlas.conversion import DatasetFile, ModelFile, dataset_file, example_of, model_file
 from fedlas.conversion.rows import seen_by
 from fedlas.data import Dataset, align, read_dataset
@@ -39,6 +42,7 @@ from fedlas.observer import Observer
 
 if TYPE_CHECKING:
     from fedlas.importers import GraphClassifier
+    from fedlas.scores.result import ScoreResult
 
 
 #: Codes of a network that cannot be a file; its scores can still be calibrated.
@@ -196,6 +200,20 @@ def sha256_of(path: Path) -> str:
 _BUDGET_MINUTES = 5
 
 
+@overload
+def calibrate(
+    model: str | PathLike[str] | None = None,
+    *,
+    scores: Any = None,
+    labels: Any = None,
+    promise: WantedPromise | Mapping[str, float] | None = None,
+    groups: Any = None,
+    weights: Any = None,
+    slices: Any = None,
+    class_names: Sequence[str] | None = None,
+    valid_for: str | None = None,
+) -> ScoreResult: ...
+@overload
 def calibrate(
     model: Any,
     train: Any = None,
@@ -206,8 +224,30 @@ def calibrate(
     budget: str | float | timedelta | None = None,
     options: CalibrationOptions | None = None,
     observer: Observer | None = None,
-) -> CalibrationResult:
+) -> CalibrationResult: ...
+def calibrate(
+    model: Any = None,
+    train: Any = None,
+    calibration: Any = None,
+    test: Any = None,
+    *,
+    method: str | None = None,
+    budget: str | float | timedelta | None = None,
+    options: CalibrationOptions | None = None,
+    observer: Observer | None = None,
+    scores: Any = None,
+    labels: Any = None,
+    promise: WantedPromise | Mapping[str, float] | None = None,
+    groups: Any = None,
+    weights: Any = None,
+    slices: Any = None,
+    class_names: Sequence[str] | None = None,
+    valid_for: str | None = None,
+) -> CalibrationResult | ScoreResult:
     """Calibrate a classifier, and judge on test rows what came of it; nothing of the model that is given changes.
+
+    With `scores` in place of a model, or the path of a file of scores alone: calibrate one score, or several signals,
+    of rows that somebody has called right or wrong, and set a threshold with a promise.
 
     Args:
         model: a `torch.nn.Module`, which is fine-tuned and calibrated; a fitted classifier of scikit-learn; or the path
@@ -226,9 +266,19 @@ def calibrate(
         options: everything else, such as seed, gate, class priors and accepted warnings; the arguments above go before
             it.
         observer: is called while the calibration runs; `fedlas.PrintingObserver()` prints how far it is.
+        scores: one score (N,), where None and NaN are missing; a mapping or frame of several signals; or a csv, ndjson,
+            JSON, Parquet or npz file with a column `score`, or `signal_…`, and one `label`.
+        labels: (N,) 1 and 0, or words for right and wrong.
+        promise: that of the threshold, `{"max_error": 0.05}`, `{"precision": 0.95}` or `{"recall": 0.9}`, with a
+            `confidence` of 0.95 unless it is given.
+        groups, weights: (N,) rows that belong together, and how many rows each stands for.
+        slices: (N,) the part of the rows that each belongs to, or the column that says so; each gets its threshold.
+        class_names: the words for wrong and right, in this order, where labels are others than the usual ones.
+        valid_for: the version of score, judge or prompt that it holds for.
 
     Returns:
-        The result: `verdict`, `summary` and `report`, which a notebook shows inline; `model`, `save`, `save_report`.
+        The result: `verdict`, `summary` and `report`, which a notebook shows inline; `model`, `save`, `save_report`. Of
+        scores `promise`, `predict` and `accept` in place of `model`.
 
     Raises:
         FedLASError: model or rows cannot be used; the message says what was found and what to do.
@@ -244,14 +294,30 @@ def calibrate(
         ('post_hoc', 'calibrated')
         >>> result.model.predict_proba(3 * truth).shape
         (400, 3)
+        >>> judge, right = truth[:, 0], rng.random(400) < 1 / (1 + np.exp(-4 - truth[:, 0]))
+        >>> result = calibrate(scores=judge, labels=right, promise={"max_error": 0.05})
+        >>> result.promise.accepts, result.accept([9.0, None]).tolist()
+        ('higher', [True, False])
     """
+    of_scores: dict[str, Any] = {"labels": labels, "promise": promise, "groups": groups, "weights": weights}
+    of_scores = _given({**of_scores, "slices": slices, "class_names": class_names, "valid_for": valid_for})
+    parts = _given({"train": train, "calibration": calibration, "test": test})
+    of_model = _given({**parts, "method": method, "budget": budget, "options": options, "observer": observer})
+    if scores is None and not of_model and isinstance(model, str | PathLike):
+        from fedlas.scores.result import columns_in
+
+        if columns_in(model) is not None:
+            model, scores = None, model
+    if scores is not None:
+        from fedlas.scores.result import fit_scores
+
+        if model is not None or of_model:
+            raise ConversionError("model_and_scores", "give a model with rows, or scores with labels, not both")
+        return fit_scores(scores, **of_scores)
+    if of_scores:
+        raise ConversionError("scores_missing", f"{', '.join(of_scores)} go with scores=, and none are given")
     chosen = options or CalibrationOptions(budget=_BUDGET_MINUTES)
     chosen = replace(chosen, method=method or chosen.method, budget=chosen.budget if budget is None else budget)
-    parts = {
-        split: part
-        for split, part in (("train", train), ("calibration", calibration), ("test", test))
-        if part is not None
-    }
     folder = Path(tempfile.mkdtemp(prefix="fedlas-"))
     try:
         if isinstance(model, LabelledScores):
@@ -272,6 +338,10 @@ def calibrate(
         raise
     weakref.finalize(result, shutil.rmtree, folder, ignore_errors=True)
     return result
+
+
+def _given(arguments: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in arguments.items() if value is not None}
 
 
 def _rows(parts: dict[str, Any]) -> LabelledRows:

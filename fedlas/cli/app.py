@@ -18,7 +18,7 @@ from typing import Annotated
 import typer
 
 from fedlas import __version__
-from fedlas.cli import calibrate, jobs, predict
+from fedlas.cli import calibrate, jobs, predict, scores
 from fedlas.cli.command import AnswerCommand, Command, Session, examples, show_help
 from fedlas.cli.failures import TABLE, CommandError, ExitCode, closed_pipe, told
 from fedlas.cli.resources import GROUPS
@@ -30,7 +30,7 @@ A service is named by --url or FEDLAS_URL (http://127.0.0.1:8000 without either)
 to stdout as a table, and in a pipe as lines of cells between tabs; --json prints what the API says.
 
 Exit codes: 0 done, 1 invalid input, 2 a wrong command line, 70 a defect of ours; with --require 0 as required, 3
-unchanged, 4 undetermined, 5 calibrated but not significant.
+unchanged, 4 undetermined, 5 calibrated but not significant; of scores 0, 3 and 4 without it, too.
 """
 #: Where a module is missing that is no other's, something is broken.
 _OURS = ("fedlas", "service", "worker")
@@ -71,6 +71,7 @@ def _root(
 
 app.command("calibrate", cls=Command, epilog=calibrate.HELP_END)(calibrate.calibrate)
 app.command("predict", cls=AnswerCommand, epilog=predict.HELP_END)(predict.predict)
+app.command("label-plan", cls=Command, epilog=scores.PLAN_HELP_END)(scores.label_plan)
 app.command(
     "report",
     cls=Command,

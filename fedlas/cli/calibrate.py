@@ -7,7 +7,7 @@ from typing import Annotated, Literal, get_args
 
 import typer
 
-from fedlas.cli import jobs
+from fedlas.cli import jobs, scores
 from fedlas.cli.command import Session, examples
 from fedlas.cli.failures import TABLE, ExitCode, Require, UsageError, code_of_job
 from fedlas.cli.groups import sent
@@ -49,15 +49,39 @@ HELP_END = examples(
     "fedlas calibrate model.onnx rows.npz --require significant --out calibrated.onnx  # in a pipeline",
     "fedlas calibrate model.onnx rows.npz --local --out calibrated.onnx  # no server",
     "fedlas calibrate model.onnx rows.npz --dry-run",
+    "fedlas calibrate scores.csv --max-error 0.05 --publish-as judge",
+    "fedlas calibrate scores.csv --precision 0.98 --confidence 0.9 --local --out judge.onnx",
     table=TABLE,
 )
 
 
 def calibrate(
     session: Session,
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="An ONNX or safetensors file, or an id, mdl_….")],
-    data: Annotated[str, typer.Argument(metavar="DATA", help="Labelled rows: npz, csv, parquet, zip; or ds_….")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="An ONNX or safetensors file, or an id, mdl_…; or scores, alone.")
+    ],
+    data: Annotated[
+        str | None, typer.Argument(metavar="DATA", help="Labelled rows: npz, csv, parquet, zip; or ds_….")
+    ] = None,
     *,
+    max_error: Annotated[
+        float | None, typer.Option(metavar="SHARE", help="At most so many accepted rows are wrong.")
+    ] = None,
+    precision: Annotated[
+        float | None, typer.Option(metavar="SHARE", help="At least so many accepted rows are right.")
+    ] = None,
+    recall: Annotated[
+        float | None, typer.Option(metavar="SHARE", help="At least so many right rows are accepted.")
+    ] = None,
+    confidence: Annotated[
+        float | None, typer.Option(help="How surely the promise of scores is kept; 0.95 without it.")
+    ] = None,
+    slice: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Column of scores: each of its values gets a threshold.")
+    ] = None,
+    valid_for: Annotated[
+        str | None, typer.Option(metavar="VERSION", help="The judge or prompt that scores come from.")
+    ] = None,
     method: Annotated[
         Method | None, typer.Option("--method", metavar="METHOD", help=f"One of {', '.join(get_args(Method))}.")
     ] = None,
@@ -103,8 +127,18 @@ def calibrate(
 
     The rows of one part calibrate and train, those of another judge; with --require the exit code gates on the result.
 
+    Alone, a file with a column `score`, or several `signal_…`, and a `label` 1 or 0 becomes probabilities and a
+    threshold with a promise; the exit code is 0 where one is made or they are shown to be better, else 3 or 4.
+
     It waits for the end unless there is --detach: then the job's id is printed, and the job goes on.
     """
+    wanted = present({"max_error": max_error, "precision": precision, "recall": recall, "confidence": confidence})
+    of_scores = present({"slice": slice, "valid_for": valid_for})
+    if data is None:
+        options = {**of_scores, "class_names": class_names, "roles": roles_of(role), "publish_as": publish_as}
+        return scores.calibrate(session, model, wanted, present(options), out, report, local=local)
+    if unused := [*wanted, *of_scores]:
+        raise UsageError(f"--{unused[0].replace('_', '-')} is for scores, which come without DATA")
     results = [name for name, given in (("--out", out), ("--report", report)) if given is not None]
     results += ["--require"] * (require is not Require.any)
     if results and (dry_run or detach):

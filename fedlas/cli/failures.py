@@ -10,7 +10,8 @@
 | failed by a defect of ours      | 70    | 70           | 70            |
 
 The columns are `--require`; without it `any` holds. Calibrated: another model than the uploaded one is to be served.
-Significant: the test rows show it to be better. 1 is also a file, key or URL that cannot be used, 2 a wrong command
+Significant: the test rows show it to be better. `fedlas calibrate SCORES` ends as if `significant` were required, and
+with 0 wherever a promise was made. 1 is also a file, key or URL that cannot be used, 2 a wrong command
 line, 130 Ctrl-C, and 141 a pipe that was closed.
 """
 
@@ -68,7 +69,15 @@ def code_of_verdict(judged: Mapping[str, Any], require: Require) -> ExitCode:
         return ExitCode.UNDETERMINED
     if judged["verdict"] == "unchanged":
         return ExitCode.UNCHANGED
-    return ExitCode.AS_REQUIRED if judged["significant"] or require is Require.calibrated else ExitCode.NOT_SIGNIFICANT
+    significant = judged.get("significant", True)  # a report of one score has none: it is better where it is no other
+    return ExitCode.AS_REQUIRED if significant or require is Require.calibrated else ExitCode.NOT_SIGNIFICANT
+
+
+def code_of_scores(report: Mapping[str, Any]) -> ExitCode:
+    """The exit code for the report of scores: 0 where a promise was made, or the probabilities are better."""
+    if report["promise"]["threshold"] is not None:
+        return ExitCode.AS_REQUIRED
+    return code_of_verdict({"verdict": report["verdict"]}, Require.significant)
 
 
 def code_of_job(job: Mapping[str, Any], require: Require) -> ExitCode:

@@ -212,13 +212,14 @@ RESOURCES = (
     ),
     Resource(
         noun="calibrators",
-        help="Calibrators from logits and labels alone.",
+        help="Calibrators from scores and labels alone.",
         argument=Annotated[str, typer.Argument(metavar="CALIBRATOR", help="The id of a calibrator, cal_….")],
         example="cal_01k…",
         columns=_columns("id", "name", "status", "method", *_JUDGED, "samples", "created"),
         lines=_columns(
             *("id", "name", "status", "waiting for", "error", "method", *_JUDGED),
             Column("summary", lambda one: "\n".join((one["report"] or {}).get("summary", ()))),
+            *("publish as", "version", Column("not published", "not_published"), Column("valid for", "valid_for")),
             *("parameters", "samples", "created", "report"),
         ),
         shows="Show a calibrator.",

@@ -26,6 +26,7 @@ from fedlas.client.predictions import numpy_or_none
 from fedlas.client.problems import Retries
 from fedlas.client.transfers import Source, opened
 from fedlas.model_files import pack, weight_files
+from fedlas.scores.columns import is_signal, named_columns, score_columns
 
 #: A request of more rows is refused by the service.
 MAX_ROWS = 10_000
@@ -308,3 +309,27 @@ def scores_file(path: Any, folder: Path, *, arrays: dict[str, Any]) -> Sendable:
     written = folder / "scores.npz"
     numpy.savez(written, **{name: as_array(array, name) for name, array in given.items()})
     return Sendable(written, "scores")
+
+
+def score_file(scores: Any, folder: Path, *, beside: dict[str, Any]) -> Sendable:
+    """The file as it is, or an npz of one score or several signals and the columns beside them."""
+    if is_path(scores):
+        if unsent := [name for name, values in beside.items() if values is not None]:
+            raise InvalidInput("file_and_arrays", f"{scores} is sent as it is: {unsent[0]} must stand in it")
+        return _as_it_is(scores)
+    columns = score_columns(scores, **beside) if numpy_or_none() else {"score": scores}  # of which an error is made
+    return scores_file(None, folder, arrays=dict(columns))
+
+
+def score_rows(scores: Any) -> list[Any]:
+    """A number for each row, of several signals an object of them; None where one is missing. Raises InvalidInput."""
+    named = {name: values for name, values in named_columns(scores).items() if is_signal(name)}
+    columns = {name: _without_nan(_listed(values)) for name, values in named.items()}
+    lengths = {len(values) if isinstance(values, list) else None for values in columns.values()}
+    if len(lengths) != 1 or None in lengths:
+        raise InvalidInput(
+            "bad_inputs", f"found {scores!r:.80}; needed are scores, or columns of one length of signals"
+        )
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    _refuse_empty(len(rows))
+    return rows if isinstance(scores, Mapping) or hasattr(scores, "columns") else list(columns["score"])

@@ -267,6 +267,11 @@ class ScoresOptions(TypedDict, total=False):
         roles: role → column, where the names are others than those of the roles.
         split_shares: split → share of the rows, where splits are drawn.
         class_priors: class → share where the calibrator is used.
+        promise: of one score or several signals, that of the threshold: `{"max_error": 0.05}`, `{"precision": 0.95}` or
+            `{"recall": 0.9}`, with a `confidence`.
+        slice: the column whose values get thresholds of their own.
+        valid_for: the version of score, judge or prompt that it holds for.
+        publish_as: the name that answers with it, if its promise is kept.
     """
 
     name: str | None
@@ -275,6 +280,10 @@ class ScoresOptions(TypedDict, total=False):
     roles: Mapping[str, Any] | None
     split_shares: Mapping[str, float] | None
     class_priors: Mapping[str, float] | None
+    promise: Mapping[str, float] | None
+    slice: str | None
+    valid_for: str | None
+    publish_as: str | None
 
 
 class RecordFilter(TypedDict, total=False):

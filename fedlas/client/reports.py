@@ -37,14 +37,7 @@ class Report(report.Report):
 
     def save(self, path: str | PathLike[str]) -> Path:
         """Write it to a `.html` or `.json` file, as the suffix says; raises FileError."""
-        target = Path(path)
-        contents = {".html": self._html.encode(), ".htm": self._html.encode(), ".json": self._json}
-        if (content := contents.get(target.suffix.lower())) is None:
-            raise InvalidInput("unknown_suffix", f"a report is saved as .html or .json; found {target.name!r}")
-        with receiving(target) as file:
-            file.write(content)
-            file.keep()
-        return target
+        return write_report(Path(path), self._json, self._html.encode())
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For other processes: read once more from what it was read from."""
@@ -57,6 +50,17 @@ class Report(report.Report):
         """In a frame of its own: the page's style stays within."""
         frame = 'style="width:100%;height:40em;border:1px solid #ccc" sandbox'
         return f'<iframe {frame} srcdoc="{html.escape(self._html)}"></iframe>'
+
+
+def write_report(path: Path, document: bytes, page: bytes) -> Path:
+    """Write one of both, as the suffix says; raises FileError."""
+    contents = {".html": page, ".htm": page, ".json": document}
+    if (content := contents.get(path.suffix.lower())) is None:
+        raise InvalidInput("unknown_suffix", f"a report is saved as .html or .json; found {path.name!r}")
+    with receiving(path) as file:
+        file.write(content)
+        file.keep()
+    return path
 
 
 def report_at(transport: Transport, path: str) -> Report:

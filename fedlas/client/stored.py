@@ -7,9 +7,18 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar, Unpack
 
-from fedlas.client.errors import InvalidInput
+from fedlas.client.errors import APIError, InvalidInput
 from fedlas.client.events import until_final
-from fedlas.client.inputs import Sendable, dataset_file, model_file, scores_file, sending
+from fedlas.client.inputs import (
+    MAX_ROWS,
+    Sendable,
+    dataset_file,
+    model_file,
+    score_file,
+    score_rows,
+    scores_file,
+    sending,
+)
 from fedlas.client.options import (
     AnswerOptions,
     DatasetOptions,
@@ -29,9 +38,10 @@ from fedlas.client.predictions import frame_of
 from fedlas.client.transfers import OnDownload, OnUpload, download, upload
 from fedlas.client.transport import Pages, Transport
 from fedlas.contract.base import Page
-from fedlas.contract.predictions import BatchManifest, Prediction, RowFailure
+from fedlas.contract.predictions import BatchManifest, Prediction, RowFailure, ScoreAnswer
 from fedlas.contract.records import BatchRecord, CalibratorRecord, DatasetRecord, ModelRecord, NameRecord, Record
 from fedlas.contract.requests import BatchErrors
+from fedlas.contract.scores import ScoreReport
 
 if TYPE_CHECKING:
     from fedlas.client.reports import Report
@@ -305,7 +315,7 @@ class Batches(Stored[BatchRecord]):
 
 
 class Calibrators(Stored[CalibratorRecord]):
-    """`client.calibrators`: maps from a model's scores to calibrated probabilities."""
+    """`client.calibrators`: maps from scores to calibrated probabilities, of one score with a promise."""
 
     _path = "/v1/calibrators"
     _kind = CalibratorRecord
@@ -336,9 +346,74 @@ class Calibrators(Stored[CalibratorRecord]):
         check_options(self.create, ScoresOptions, options)
         arrays = {"logits": logits, "probabilities": probabilities, "labels": labels, **(columns or {})}
         with sending(scores_file, scores, arrays=arrays) as file:
-            names = names_of(options.get("class_names"))
-            params = query(**{"name": file.name, **given(options, class_names=names), "wait": 0})
-            return upload(self._transport, CalibratorRecord, self._path, file.path, params=params, on_upload=on_upload)
+            return self._send(file, options, on_upload, wait=0)
+
+    def fit(
+        self,
+        scores: Any,
+        labels: Any = None,
+        *,
+        groups: Any = None,
+        weights: Any = None,
+        slices: Any = None,
+        on_upload: OnUpload | None = None,
+        **options: Unpack[ScoresOptions],
+    ) -> CalibratorRecord:
+        """Calibrate one score or several signals, wait for it, and return the record with its `promise`.
+
+        Args:
+            scores: (N,), where None and NaN are missing; a mapping or frame of several signals; or a csv, ndjson, JSON,
+                Parquet or npz file, in which all else stands, too.
+            labels: (N,) 1 and 0, or words for right and wrong.
+            groups, weights: (N,) rows that belong together, and how many rows each stands for.
+            slices: (N,) the part of the rows that each belongs to, or the column that says so.
+            options: `promise`, `valid_for`, `publish_as`, … (`fedlas.client.options.ScoresOptions`).
+
+        Raises:
+            InvalidRequestError: the scores cannot be used; `code` and `message` say why.
+            ClientError: FileError, JobFailed, or fedlas.conversion's ConversionError.
+        """
+        check_options(self.fit, ScoresOptions, options)
+        if isinstance(slices, str):
+            options["slice"], slices = slices, None
+        beside = {"label": labels, "group": groups, "weight": weights, "slice": slices}
+        with sending(score_file, scores, beside=beside) as file:
+            return self.wait(self._send(file, options, on_upload, wait=60))
+
+    def _send(
+        self, file: Sendable, options: ScoresOptions, on_upload: OnUpload | None, *, wait: int
+    ) -> CalibratorRecord:
+        """The record after so many seconds at most; of scores that are refused within them nothing stays behind."""
+        names = names_of(options.get("class_names"))
+        params = query(**{"name": file.name, **given(options, class_names=names), "wait": wait})
+        return upload(self._transport, CalibratorRecord, self._path, file.path, params=params, on_upload=on_upload)
+
+    def predict(
+        self,
+        calibrator: str | HasId,
+        scores: Any,
+        *,
+        slices: Sequence[str] | None = None,
+        valid_for: str | None = None,
+    ) -> ScoreAnswer:
+        """The probability that each row is right, with its band, and whether the promise accepts it.
+
+        Args:
+            calibrator: a published name, an id, or a record; of one score or several signals.
+            scores: (N,), where None and NaN are missing; or a mapping or frame of the signals.
+            slices: (N,) the slice of each row: it is accepted by the threshold of that slice, if it has one.
+            valid_for: the version that the scores come from; of another one than the promise's answers are `stale`.
+        """
+        rows, answers = score_rows(scores), list[ScoreAnswer]()
+        for begin in range(0, len(rows), MAX_ROWS):
+            part = slice(begin, begin + MAX_ROWS)
+            of_slices = None if slices is None else list(map(str, slices[part]))
+            body = given({"scores": rows[part], "slices": of_slices, "valid_for": valid_for})
+            answers.append(self._transport.read(ScoreAnswer, "POST", f"{self._at(calibrator)}/predict", json=body))
+        if any(answer.model != answers[0].model for answer in answers):
+            raise APIError("model_changed", "another version took over meanwhile; ask again")
+        predictions = [prediction for answer in answers for prediction in answer.predictions]
+        return answers[0].model_copy(update={"predictions": predictions})
 
     def download(
         self,
@@ -362,7 +437,19 @@ class Calibrators(Stored[CalibratorRecord]):
         )
 
     def report(self, calibrator: str | HasId) -> Report:
-        """The report: what the test rows say about it."""
+        """The report of a calibrator of logits or probabilities: what the test rows say about it."""
         from fedlas.client.reports import report_at  # its sixty classes take longer than all the rest of the client
 
         return report_at(self._transport, f"{self._at(calibrator)}/report")
+
+    def score_report(self, calibrator: str | HasId) -> ScoreReport:
+        """The report of a calibrator of one score or several signals, with its curve and its promise."""
+        return self._transport.read(ScoreReport, "GET", f"{self._at(calibrator)}/report")
+
+    def save_report(self, calibrator: str | HasId, path: str | PathLike[str]) -> Path:
+        """Write the report of any calibrator to a `.html` or `.json` file, as the suffix says; raises FileError."""
+        from fedlas.client.reports import write_report
+
+        at = f"{self._at(calibrator)}/report"
+        page = self._transport.request("GET", f"{at}.html", headers={"Accept": "text/html"})
+        return write_report(Path(path), self._transport.request("GET", at).content, page.content)

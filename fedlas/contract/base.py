@@ -32,6 +32,15 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema, from_json
 
 JsonObject = dict[str, JsonValue]
+
+
+def _is_no_id(name: str) -> str:
+    if name.startswith(("mdl_", "cal_")):
+        raise ValueError("a published name must not look like an id (mdl_…, cal_…)")
+    return name
+
+
+PublishedName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"), AfterValidator(_is_no_id)]
 Value = TypeVar("Value")
 Item = TypeVar("Item")
 

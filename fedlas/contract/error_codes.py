@@ -91,6 +91,11 @@ ERROR_CODES: dict[str, ErrorCode] = {
         404, "The job has no message with this id.", "`GET /v1/jobs/{job_id}/deliveries` lists them."
     ),
     "unknown_name": ErrorCode(404, "Nothing is published under this name.", "`GET /v1/names` lists the names."),
+    "not_a_score": ErrorCode(
+        422,
+        "The model answers rows, not scores.",
+        "Ask it at `/v1/models/{model}/predict`; only calibrators take scores.",
+    ),
     "unknown_version": ErrorCode(404, "The name has no such version.", "`GET /v1/names/{name}` lists them.", (422,)),
     "unknown_results_part": ErrorCode(
         404, "The results have no part with this number.", "`GET /v1/batches/{id}/results/manifest` lists them."

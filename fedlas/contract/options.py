@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, JsonValue, WithJsonSchema
 
-from fedlas.contract.base import Document, JsonObject, Strict
+from fedlas.contract.base import Document, JsonObject, PublishedName, Strict
 from fedlas.contract.profiles import ImagePreprocessing, Missing, Purpose, SeenByModel, SplitShares, Task
+from fedlas.contract.scores import WantedPromise
 
 #: Priors sum to one within this.
 PRIORS_TOLERANCE = 1e-6
@@ -160,6 +161,16 @@ class ScoresOptions(Document):
     split_shares: SplitShares | None = Field(None, description="Shares of the splits that are drawn, which sum to 1.")
     class_priors: GivenPriors = Field(
         None, description="How often each class occurs where the scores come from, by class name."
+    )
+    promise: WantedPromise | None = Field(
+        None, description="The promise of the threshold of one score or several signals; 5 % errors unless it is given."
+    )
+    slice: str | None = Field(None, max_length=200, description="The column whose values get thresholds of their own.")
+    valid_for: str | None = Field(
+        None, max_length=200, description="The version of score, judge or prompt; answers to another one are `stale`."
+    )
+    publish_as: PublishedName | None = Field(
+        None, description="The name that answers with it, if its promise is kept; of one score or several signals."
     )
 
 

@@ -6,8 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, model_validator
 
-from fedlas.contract.base import Document, Page, Sha256, Shape
+from fedlas.contract.base import Document, Page, Sha256, Shape, Strict
 from fedlas.contract.options import AnswerOptions
+from fedlas.contract.profiles import ModelPromise
+from fedlas.contract.scores import ScorePromise
 
 RowId = Annotated[
     str | int | float | None, Field(description="The name of the row, where the dataset has the role `id`.")
@@ -84,6 +86,7 @@ class PredictResponse(Shape):
     """The answers for the rows of a request."""
 
     model: ServedModel = Field(description="The model and the version that answered.")
+    promise: ModelPromise | None = Field(None, description="With a number as `max_error`: the promise that is kept.")
     class_priors: dict[str, float] | None = Field(
         None, description="Priors of the answers, where they are not the class shares of the calibration rows."
     )
@@ -92,6 +95,40 @@ class PredictResponse(Shape):
     )
     class_names: list[str] | None = Field(None, description="With `probabilities`: the classes, in their order.")
     predictions: list[Prediction] = Field(description="One answer for each row, in order.")
+
+
+class ScoreRequest(Strict):
+    """Rows to answer: numbers for one score, for several signals objects of signal and number; null where missing."""
+
+    scores: Annotated[list[float | dict[str, float | None] | None], Field(min_length=1)] = Field(
+        description="A score for each row, or an object of its signals; null where there is none."
+    )
+    slices: list[str] | None = Field(
+        None, description="The slice of each row: it is accepted by the threshold of that slice, if it has one."
+    )
+    valid_for: str | None = Field(
+        None, max_length=200, description="The version of score, judge or prompt that the rows come from."
+    )
+
+
+class ScorePrediction(Document):
+    """The answer to one row of scores."""
+
+    probability: float = Field(description="The probability that the row is right.")
+    low: float = Field(description="The lower end of its band.")
+    high: float = Field(description="The upper end of its band.")
+    accept: bool | None = Field(
+        description="Whether the promise covers it, which is never so where it is stale; null where none was made."
+    )
+    stale: bool = Field(description="True where the row comes from another version than the promise is valid for.")
+
+
+class ScoreAnswer(Document):
+    """Answers to rows, with the promise that they rest on."""
+
+    model: ServedModel = Field(description="The model and the version that answered.")
+    promise: ScorePromise = Field(description="The promise that the answers rest on.")
+    predictions: list[ScorePrediction] = Field(description="One answer for each row, in order.")
 
 
 class JudgedRow(Shape):

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from fedlas.contract.base import OPEN, Document, JsonObject, Sha256, is_absent
+from fedlas.contract.scores import ScoreServing
 
 Severity = Literal["info", "warning", "error"]
 SeenByModel = Literal["no", "train_split", "unknown"]
@@ -21,6 +22,7 @@ Purpose = Literal["fit", "predict"]
 Missing = Literal["reject", "nan"]
 Task = Literal["binary", "multiclass"]
 ScoreKind = Literal["logits", "probabilities"]
+CalibratorInput = Literal["logits", "probabilities", "score", "signals"]
 Size = tuple[int, int]
 
 _SUM_TOLERANCE = 1e-6
@@ -172,6 +174,15 @@ class GuaranteesSummary(Document):
     delta: float | None = Field(None, description="The probability with which a promise may fail.")
 
 
+class ModelPromise(Document):
+    """The confidence from which on a model's answers keep a share of errors."""
+
+    max_error: float = Field(description="At most this share of the answered rows is wrong.")
+    confidence: float = Field(description="The probability with which it is kept.")
+    threshold: float = Field(description="The confidence from which on rows are answered.")
+    answered_share: float | None = Field(None, description="The share of the guarantee rows that it answers.")
+
+
 class GuaranteesDocument(Document):
     """The tables from which guarantees are read; `fedlas.guarantees.Guarantees` computes them."""
 
@@ -187,6 +198,18 @@ class GuaranteesDocument(Document):
     answered_shares: list[float] | None = Field(
         None, description="The share (M,) of the guarantee rows at or above each threshold."
     )
+
+    def promise(self, max_error: float = 0.05) -> ModelPromise | None:
+        """The lowest threshold that keeps this share of errors; None where none does."""
+        shares: list[float] | list[None] = self.answered_shares or [None] * len(self.thresholds)
+        kept = (
+            (at, share)
+            for at, bound, share in zip(self.thresholds, self.bounds, shares, strict=True)
+            if bound <= max_error
+        )
+        if (found := next(kept, None)) is None:
+            return None
+        return ModelPromise(max_error=max_error, confidence=1 - self.delta, threshold=found[0], answered_share=found[1])
 
 
 class MeasuredBatch(Document):
@@ -298,6 +321,7 @@ class ModelProfile(Document):
     decisions: DecisionThresholds | None = None
     cost_factor: float | None = None
     cost: ServingCost | None = None
+    scores: ScoreServing | None = Field(None, description="The promise and band of one score or several signals.")
     trained_on: list[FittedOn] = Field(default_factory=list)
 
     def in_file(self) -> str:

@@ -82,6 +82,7 @@ DATASET_CODES = {
     "ragged": "Lists of a column have different lengths; say `padding`.",
     "rows_seen": "Rows of a judging split were seen in training.",
     "split_too_small": "A split has too few rows.",
+    "too_few_rows": "There are too few rows to learn anything from.",
     "too_many_classes": "There are more classes than are judged.",
     "too_many_rows": "There are more rows than are read.",
     "unknown_method": "There is no calibrator with this name.",

@@ -11,6 +11,7 @@ from fedlas.contract.base import OPEN, Document, JsonObject, Shape
 from fedlas.contract.events import Progress, Stage
 from fedlas.contract.plan import Plan
 from fedlas.contract.profiles import (
+    CalibratorInput,
     ClassPriors,
     DatasetRoles,
     DecisionThresholds,
@@ -18,11 +19,11 @@ from fedlas.contract.profiles import (
     FittedOn,
     GuaranteesSummary,
     ImagePreprocessing,
+    ModelPromise,
     Notice,
     OutputSpec,
     Purpose,
     Reading,
-    ScoreKind,
     SeenByModel,
     SplitCounts,
     SplitShares,
@@ -40,6 +41,7 @@ from fedlas.contract.requests import (
     PublishWhen,
     QueueLimit,
 )
+from fedlas.contract.scores import ScorePromise, ScoreVerdict
 
 UploadStatus = Literal["inspecting", "ready", "rejected"]
 JobStatus = Literal["queued", "running", "cancelling", "succeeded", "failed", "cancelled"]
@@ -174,6 +176,9 @@ class ModelRecord(UploadedRecord):
     job_id: str | None = Field(None, description="The job that has made it; null for an upload.")
     report_url: str | None = Field(None, description="The path of the job's report; null without one.")
     trained_on: list[FittedOn] = Field(default_factory=list, description="The rows that a calibrated model has seen.")
+    promise: ScorePromise | ModelPromise | None = Field(
+        None, description="The threshold at which at most 5 % of the answers are wrong, or that of a score."
+    )
     guarantees: GuaranteesSummary | None = Field(
         None, description="The rows on which the promises of `max_error` and `coverage` rest."
     )
@@ -300,11 +305,27 @@ class CalibratorRecord(UploadedRecord):
     """A calibrator fitted on scores, without their model."""
 
     status: Annotated[CalibratorStatus, OPEN] = Field(description="`running`; `succeeded` and `failed` are final.")
-    input: Annotated[ScoreKind, OPEN] | None = Field(
-        None, description="The scores that were sent, and that the file takes: `logits` or `probabilities`."
+    input: Annotated[CalibratorInput, OPEN] | None = Field(
+        None,
+        description="The scores that the file takes: `logits`, `probabilities`, one `score` or `signals`.",
     )
     method: str = Field(description="The requested method, and once it is fitted the one that was chosen.")
     parameters: JsonObject | None = Field(None, description="The fitted parameters by name.")
+    promise: ScorePromise | None = Field(None, description="The threshold of one score or several signals.")
+    verdict: Annotated[ScoreVerdict, OPEN] | None = Field(
+        None, description="The comparison of the probabilities with their reference; of one score or several signals."
+    )
+    needed_labels: int | None = Field(None, description="About how many more labels would settle the verdict.")
+    valid_for: str | None = Field(None, description="The version of score, judge or prompt that it holds for.")
+    publish_as: str | None = Field(None, description="The name that was to answer with it.")
+    version: int | None = Field(
+        None, description="The version of that name that it is; null where the name answers as before."
+    )
+    not_published: str | None = Field(None, description="The reason why the name answers as before.")
+    model_id: str | None = Field(None, description="The model that answers by it; null for logits and probabilities.")
+    predict_url: str | None = Field(
+        None, description="The path that answers scores; null for logits and probabilities."
+    )
     split_shares: SplitShares | None = Field(None, description="Shares as sent, where splits are drawn by them.")
     num_samples: int | None = Field(None, description="The number of rows that were sent.")
     report: JsonObject | None = Field(None, description="An excerpt of the report; `report_url` leads to the whole.")

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from fedlas.contract.base import OPEN, Reference, Strict
+from fedlas.contract.base import OPEN, PublishedName, Reference, Strict
 from fedlas.contract.options import AnswerOptions, GivenPriors
 from fedlas.contract.webhooks import parse_secret, parse_url
 
@@ -175,10 +175,8 @@ class JobOptions(Strict):
         description="The cost of an answer, at most, as a multiple of the uploaded model's; `auto`: 3 where the model "
         "is small (an average of three answers a row in less than a millisecond), else 1.",
     )
-    publish_as: str | None = Field(
-        None,
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
-        description="The name under which the served model answers; each job adds a version.",
+    publish_as: PublishedName | None = Field(
+        None, description="The name under which the served model answers; each job adds a version."
     )
     publish_when: PublishWhen | None = Field(
         None,
@@ -208,12 +206,6 @@ class JobOptions(Strict):
         description="Pairs that the record repeats: 50 at most, names of 1 to 64 and values of 512 characters.",
     )
     dry_run: bool = Field(False, description="Check everything and estimate; train and publish nothing.")
-
-    @model_validator(mode="after")
-    def _name_is_no_id(self) -> JobOptions:
-        if self.publish_as and self.publish_as.startswith("mdl_"):
-            raise ValueError("publish_as must not look like a model id (mdl_…)")
-        return self
 
 
 class JobRequest(JobOptions):

@@ -44,8 +44,10 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _OTHER_SITES = frozenset({b"cross-site", b"same-site"})
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 #: Predictions, and the page on which one is tried.
-_PREDICTION = re.compile(r"/v1/models/[^/]+/predict|/v2/models/[^/]+(/versions/[^/]+)?/infer|/models/[^/]+/try")
-_MODEL = re.compile(r"(?:/v[12])?/models/([^/]+)(?:/.*)?", re.DOTALL)
+_PREDICTION = re.compile(
+    r"/v1/(models|calibrators)/[^/]+/predict|/v2/models/[^/]+(/versions/[^/]+)?/infer|/models/[^/]+/try"
+)
+_MODEL = re.compile(r"(?:(?:/v[12])?/models|/v1/calibrators(?=/[^/]+/predict))/([^/]+)(?:/.*)?", re.DOTALL)
 _ALL_MODELS = "/v2/models"
 #: A list, though the protocol asks for it by POST.
 _INDEX = "/v2/repository/index"

@@ -39,7 +39,7 @@ CONTROL = "control"
 ACCEPTOR = "acceptor"
 SERVING = "serving"
 #: A path that is not quite one of these goes to control, which answers that there is no such route.
-_PREDICTION = re.compile(rb"/v1/models/[^/]+/predict|/v2/models/[^/]+(?:/versions/[^/]+)?/infer")
+_PREDICTION = re.compile(rb"/v1/(?:models|calibrators)/[^/]+/predict|/v2/models/[^/]+(?:/versions/[^/]+)?/infer")
 Member = TypeVar("Member")
 
 

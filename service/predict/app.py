@@ -23,6 +23,7 @@ from service.predict.call import InferenceCall, ServingServices
 from service.predict.infer import infer
 from service.predict.messages import Answer, Request, seconds_given
 from service.predict.predict import predict
+from service.predict.scores import predict_scores
 from service.registry.errors import DeadlineExceeded, Overloaded, RegistryError, Unavailable
 from service.tracing import end
 
@@ -156,6 +157,7 @@ def _outcome_of(error: RegistryError) -> str:
 
 ROUTES = (
     ServingRoute("/v1/models/{model}/predict", predict),
+    ServingRoute("/v1/calibrators/{calibrator}/predict", predict_scores),
     ServingRoute("/v2/models/{model}/infer", infer),
     ServingRoute("/v2/models/{model}/versions/{version}/infer", infer),
 )

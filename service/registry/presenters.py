@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
@@ -15,6 +15,7 @@ from pydantic_core import to_json
 from fedlas.contract import records
 from fedlas.contract.events import JOB_EVENT
 from fedlas.contract.keys import KeyRecord
+from fedlas.contract.profiles import GuaranteesDocument, ModelPromise
 from service.registry import tables
 from service.registry.queues import QUEUE_OF
 from service.registry.registry import UnitOfWork
@@ -36,6 +37,7 @@ def model_record(unit: UnitOfWork, row: tables.Model) -> records.ModelRecord:
         "format": "onnx" if row.profile else None,
         "report_url": f"/v1/jobs/{row.job_id}/report" if row.job_id and not row.job_deleted_at else None,
         "waiting_for": _waiting_for(unit, row),
+        "promise": _promise(row.profile or {}),
     }
     return _presented(records.ModelRecord, row, derived, declared, row.profile)
 
@@ -82,7 +84,11 @@ def calibrator_record(unit: UnitOfWork, row: tables.Calibrator) -> records.Calib
         "split_shares": row.options.get("split_shares"),
         "report_url": f"/v1/calibrators/{row.id}/report" if row.report_sha256 else None,
         "waiting_for": _waiting_for(unit, row),
+        "valid_for": row.options.get("valid_for"),
+        "publish_as": row.options.get("publish_as"),
     }
+    if row.profile and row.profile.get("promise"):
+        derived |= {"model_id": row.model_id, "predict_url": f"/v1/calibrators/{row.id}/predict"}
     return _presented(records.CalibratorRecord, row, row.profile, derived)
 
 
@@ -93,6 +99,15 @@ def upload_record(row: tables.Upload, *, offset: int, touched_at: datetime) -> r
 
 def key_record(row: tables.ApiKey) -> KeyRecord:
     return _presented(KeyRecord, row)
+
+
+def _promise(profile: Mapping[str, Any]) -> Mapping[str, Any] | ModelPromise | None:
+    """The promise of a model's profile: that of a score, or what its guarantees say of 5 % errors."""
+    if (scores := profile.get("scores")) is not None:
+        promise: Mapping[str, Any] = scores["promise"]
+        return promise
+    guarantees = profile.get("guarantees")
+    return None if guarantees is None else GuaranteesDocument.read(guarantees).promise()
 
 
 def _waiting_for(unit: UnitOfWork, row: tables.Record, work: tables.Work | None = None) -> str | None:

@@ -1,9 +1,8 @@
 """`/jobs`: all jobs, newest first, and each from its request to its verdict, with forms that end or delete it.
 
-Reports are here, too, and those of calibrators. The stored page was written by a process that had opened somebody's
-model, so none of its markup gets here: templates and drawings of this release show what `report.json` holds. A report
-that cannot be drawn, as of a version that did not know all these figures, is shown by its stored page alone, which a
-browser isolates.
+Reports are here, too. The stored page was written by a process that had opened somebody's model, so none of its markup
+gets here: templates and drawings of this release show what `report.json` holds. A report that cannot be drawn, as of a
+version that did not know all these figures, is shown by its stored page alone, which a browser isolates.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ router = APIRouter(include_in_schema=False, route_class=PageRoute)
 
 _LOG = logging.getLogger(__name__)
 #: Errors of figures that are of another kind: their types were checked when they came, not all of their values.
-_NOT_DRAWN = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError, TemplateError)
+NOT_DRAWN = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError, TemplateError)
 #: So many reports are remembered; jobs that have ended are looked at again and again.
 _REMEMBERED = 128
 
@@ -53,26 +52,17 @@ def report_of_job(request: Request, services: ServicesDep, job_id: str) -> Respo
     """The report of a job; in a thread of its own, since drawing takes some milliseconds."""
     with services.registry.read() as unit:
         row = unit.jobs.get(job_id)
-    return _report_page(request, services.registry, row, "jobs")
+    return report_page(request, services.registry, row, "jobs")
 
 
-@router.get("/calibrators/{calibrator_id}/report")
-def report_of_calibrator(request: Request, services: ServicesDep, calibrator_id: str) -> Response:
-    with services.registry.read() as unit:
-        row = unit.calibrators.get(calibrator_id)
-    return _report_page(request, services.registry, row, "calibrators")
-
-
-def _report_page(
-    request: Request, registry: Registry, row: tables.Job | tables.Calibrator, collection: str
-) -> Response:
+def report_page(request: Request, registry: Registry, row: tables.Job | tables.Calibrator, collection: str) -> Response:
     if row.report_sha256 is None:
         raise missing_evidence(row)
     content = registry.artifacts.path(row.report_sha256).read_bytes()
     try:
         report = Report.read(json.loads(content))
         return page(request, "reports/page.html.jinja", report=report, record_id=row.id, collection=collection)
-    except _NOT_DRAWN as reason:
+    except NOT_DRAWN as reason:
         _LOG.warning("the report of %s cannot be drawn: %r", row.id, reason)
         return page(request, "reports/earlier.html.jinja", record_id=row.id, collection=collection)
 

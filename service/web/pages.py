@@ -19,7 +19,7 @@ from service.api.plumbing.services import Services, ServicesDep
 from service.http.access import headers_of
 from service.registry.errors import NotFound
 from service.registry.registry import UnitOfWork
-from service.web import jobs, live, models, new_job, operations, rendering, try_it
+from service.web import calibrators, jobs, live, models, new_job, operations, rendering, try_it
 from service.web.forms import Sent
 from service.web.jobs import ListedJob, listed
 from service.web.live import LiveJobs
@@ -36,7 +36,7 @@ _NEWEST = 5
 
 Next = Annotated[str, Query(alias="next", max_length=2000)]
 _KEPT = ("x-request-id", "retry-after", "allow", "www-authenticate")
-_PAGES = (rendering, new_job, jobs, live, models, try_it, operations)
+_PAGES = (rendering, new_job, jobs, live, models, try_it, calibrators, operations)
 
 
 def install(app: FastAPI, sessions: Sessions) -> None:

@@ -53,6 +53,7 @@ _SECTIONS = {
     "/models": "Models",
     "/names": "Names",
     "/datasets": "Datasets",
+    "/calibrators": "Scores",
     "/operations": "Operations",
 }
 

@@ -32,7 +32,7 @@ MAX_FORM_BYTES = 64 * 1024
 #: For who has no key yet.
 MAX_SIGN_IN_BYTES = 8 * 1024
 #: Forms with files, whose handlers count them on their way.
-_WITH_FILES = frozenset({"/new", "/models/{ref}/try"})
+_WITH_FILES = frozenset({"/new", "/calibrators/new", "/models/{ref}/try"})
 _FORM = "application/x-www-form-urlencoded"
 #: The parser of media types takes 0.1 s for 60 kB of parameters.
 _MAX_TYPE_CHARACTERS = 100

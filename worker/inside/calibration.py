@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ from fedlas.contract.profiles import (
 )
 from fedlas.contract.report import Named, Report, Subject
 from fedlas.data import SPLITS
+from fedlas.data.dataset import Array
 from fedlas.data.duplicates import SeenRows
 from fedlas.data.labels import as_text
 from fedlas.data.scores import read_scores
@@ -32,6 +34,10 @@ from fedlas.export.scores_graph import priors_input
 from fedlas.progress import JobProgress
 from fedlas.report import reliability_svg, report_html
 from fedlas.report.provenance import rfc3339
+from fedlas.scores.calibration import calibrate_table
+from fedlas.scores.graph import profile_of, write
+from fedlas.scores.page import score_html, score_svg
+from fedlas.scores.table import read_columns, table_of
 from service.predict.formats.result_tables import CLASS_NAMES, lists, plain, write_results
 from worker.documents import JobOrder, JobResult, ScoresOrder, ScoresProfile, ScoresResult
 from worker.inside.channel import Emit, Files
@@ -117,7 +123,10 @@ def _calibrated(
 
 def fit_scores(order: ScoresOrder, files: Files, folder: Path, emit: Emit) -> ScoresResult:
     """Calibrate scores; `calibrator.onnx`, the report, its page and diagram lie in `folder`."""
-    dataset = read_scores(files["scores"], **order.options.model_dump(exclude={"method", "class_priors"}))
+    if (columns := read_columns(files["scores"])) is not None:
+        return _fit_score(order, columns, folder)
+    given = order.options.model_dump(include={"class_names", "roles", "split_shares"})
+    dataset = read_scores(files["scores"], **given)
     options = CalibrationOptions(
         method=order.options.method, class_priors=order.options.class_priors, evaluations_before=order.looks_before
     )
@@ -152,6 +161,43 @@ def fit_scores(order: ScoresOrder, files: Files, folder: Path, emit: Emit) -> Sc
             class_names=dataset.class_names,
             priors_input=PriorsInput.of(folder / "calibrator.onnx", priors_input(len(dataset.class_names))),
         ),
+        onnx="calibrator.onnx",
+        report=_REPORT,
+        page=_PAGE,
+        diagram=_DIAGRAM,
+    )
+
+
+def _fit_score(order: ScoresOrder, columns: Mapping[str, Array], folder: Path) -> ScoresResult:
+    """Calibrate one score or several signals; the same files."""
+    options = order.options
+    table = table_of(columns, roles=options.roles, outcomes=options.class_names, slice=options.slice)
+    calibration = calibrate_table(
+        table,
+        options.promise,
+        valid_for=options.valid_for,
+        looks_before=order.looks_before,
+        digests={"scores_sha256": order.sha256},
+    )
+    error = write(calibration, folder / "calibrator.onnx", table.values)
+    report = calibration.report
+    (folder / _REPORT).write_text(report.model_dump_json())
+    (folder / _PAGE).write_text(score_html(report))
+    (folder / _DIAGRAM).write_text(score_svg(report))
+    return ScoresResult(
+        method="score" if len(report.signals) == 1 else "signals",
+        parameters={"curve": [point.stored() for point in report.curve], "influence": report.influence},
+        excerpt={**report.model_dump(mode="json", exclude={"curve", "counts"}), "max_probability_error": error},
+        profile=ScoresProfile(
+            input="score" if len(report.signals) == 1 else "signals",
+            num_samples=report.num_rows,
+            num_classes=2,
+            class_names=report.outcomes,
+            promise=report.promise,
+            verdict=report.verdict,
+            needed_labels=report.needed_labels,
+        ),
+        model=profile_of(calibration),
         onnx="calibrator.onnx",
         report=_REPORT,
         page=_PAGE,

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from fedlas.contract.options import AnswerOptions
-from fedlas.contract.predictions import PredictRequest, PredictResponse
+from fedlas.contract.predictions import PredictRequest, PredictResponse, ScoreAnswer, ScoreRequest
 from fedlas.contract.protocol import InferRequest, InferResponse
 from service.api.plumbing.declarations import BINARY, LOST, OPTIONS_REFUSED, ROWS_REFUSED, SERVED, json_text, operation
 
@@ -80,7 +80,11 @@ def _path_parameter(name: str) -> Json:
     }
 
 
-_DESCRIPTIONS = {"model": "A model id or a published name.", "version": "A number of the name's `versions`."}
+_DESCRIPTIONS = {
+    "model": "A model id or a published name.",
+    "calibrator": "The id of a calibrator, or a published name.",
+    "version": "A number of the name's `versions`.",
+}
 
 
 _MODEL_REFUSED = ("unknown_model", "model_not_ready", "model_unloaded", *SERVED, "overloaded", "deadline_exceeded")
@@ -163,6 +167,17 @@ OPERATIONS = (
             *(*_MODEL_REFUSED, *ROWS_REFUSED, *OPTIONS_REFUSED, "invalid_form", "invalid_npy", "object_array"),
             *("no_column_names", "missing_columns", "unknown_columns", "doubled_columns"),
         ],
+    ),
+    PredictionOperation(
+        "/v1/calibrators/{calibrator}/predict",
+        name="predict_scores",
+        description="Answer scores with the probability that they are right, its band, and whether the promise covers "
+        "them.",
+        tag="calibrators",
+        parameters=[_TIMEOUT],
+        body={"application/json": ScoreRequest},
+        response={"application/json": ScoreAnswer},
+        codes=[*_MODEL_REFUSED, "invalid_json", "invalid_request", "non_finite_output", "not_a_score"],
     ),
     _infer(
         "/v2/models/{model}/infer",

@@ -33,6 +33,7 @@ _NEEDED = {
     "padding": "an object of input and finite number",
     "preprocessing": "an object of steps",
     "class_priors": "an object of class name and share",
+    "promise": 'an object such as {"max_error": 0.05, "confidence": 0.95}',
 }
 _SHOWN = 200
 _MAX_MESSAGE = 1000

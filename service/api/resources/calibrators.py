@@ -11,13 +11,15 @@ from fedlas.contract.base import JsonObject
 from fedlas.contract.options import ScoresPart
 from fedlas.contract.record_codes import DATASET_CODES, FILE_CODES, WORK_CODES
 from fedlas.contract.records import FINAL, CalibratorRecord, RecordError
+from fedlas.contract.report import Report
+from fedlas.contract.scores import ScoreReport
 from service.api.plumbing.declarations import header_references
 from service.api.plumbing.idempotency import IdempotencyKey, Key
 from service.api.plumbing.receiving import ReceivedFile
 from service.api.plumbing.records import RecordRoutes, create_from_file, uploading
 from service.api.plumbing.responses import PriorsOption, created, downloading, stored_graph
 from service.api.plumbing.routing import Route
-from service.api.plumbing.services import ServicesDep
+from service.api.plumbing.services import Services, ServicesDep
 from service.api.resources.reports import add_evidence
 from service.registry import tables
 from service.registry.errors import Conflict, InvalidRequest, RegistryError, WorkFailed
@@ -65,7 +67,10 @@ def add_calibrator(unit: UnitOfWork, file: ReceivedFile, options: ScoresPart, st
     ),
 )
 async def create_calibrator(request: Request, services: ServicesDep, key: IdempotencyKey = None) -> Response:
-    """Fit a calibrator on scores: `logits` (or `probabilities`) and `labels`, npz or csv, at most 100,000 rows.
+    """Fit a calibrator on scores and labels, at most 100,000 rows.
+
+    One `score`, or several signals (`signal_…`), with `label` 0 or 1: csv, ndjson, JSON, Parquet or npz; or `logits`
+    (or `probabilities`) of all classes with `labels`: npz or csv.
 
     Answered when it is fitted; with 202 and `Retry-After` where that takes longer than `wait`.
     """
@@ -77,6 +82,7 @@ async def create_calibrator(request: Request, services: ServicesDep, key: Idempo
         record = await services.write(partial(_settle, record, scoped))
     if record.error is not None:
         raise _refusal(record.error)
+    await services.follow_served()  # who reads that it is fitted is answered by it
     settled = answer._replace(record=record.model_dump_json())
     return created(settled, "/v1/calibrators", 201 if record.status in FINAL else 202)
 
@@ -108,12 +114,22 @@ ROUTES = RecordRoutes(
     show=calibrator_record,
 )
 ROUTES.add_list("Only records of this name, as a whole.")
-ROUTES.add_get("is fitted or refused")
+
+
+async def _followed(services: Services, called: str, row: tables.Calibrator) -> None:
+    """Let what is served be there before its record says so."""
+    if row.status in FINAL:
+        await services.follow_served()
+
+
+ROUTES.add_get("is fitted or refused", _followed)
 ROUTES.add_delete(
     lambda unit, record_id: unit.calibrators.delete(record_id),
-    "Delete a calibrator with its scores, its file and its report; its look at the test rows stays counted.",
+    "Delete a calibrator with its scores, its file and its report; its look at the test rows stays counted. "
+    "409 while it is published.",
+    refused="in_use",
 )
-add_evidence(ROUTES)
+add_evidence(ROUTES, ScoreReport | Report)
 
 
 @router.get(

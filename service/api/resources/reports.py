@@ -4,10 +4,12 @@ import hashlib
 import re
 from base64 import b64encode
 from collections.abc import Callable
+from types import UnionType
 from typing import Annotated, TypeVar
 
 from fastapi import Path, Request, Response
 from fastapi.responses import HTMLResponse
+from pydantic import BaseModel
 
 from fedlas.contract.records import FINAL
 from fedlas.contract.report import Report
@@ -27,7 +29,7 @@ Row = TypeVar("Row", tables.Job, tables.Calibrator)
 _STYLE = re.compile(rb"<style>(.*?)</style>", re.DOTALL)
 
 
-def add_evidence(routes: RecordRoutes[Row]) -> None:
+def add_evidence(routes: RecordRoutes[Row], report: type[BaseModel] | UnionType = Report) -> None:
     def piece(digest: Callable[[Row], str | None], media_type: str) -> Callable[..., Response]:
         def get_piece(
             request: Request, services: ServicesDep, record_id: Annotated[str, Path(alias=routes.parameter)]
@@ -49,7 +51,7 @@ def add_evidence(routes: RecordRoutes[Row]) -> None:
         piece(lambda row: row.report_sha256, "application/json"),
         name=f"get_{routes.noun}_report",
         description=f"Return the report of a {routes.noun}; 409 before there is one.",
-        response_model=Report,
+        response_model=report,
         openapi_extra=operation(*codes, tagged=True),
     )
     router.add_api_route(

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import orjson
 
+from fedlas.contract.scores import ScoreServing
 from fedlas.deployment import ClassPriors, priors_of, same
 from fedlas.guarantees import Guarantees
 from fedlas.preprocessing import Preprocessing
@@ -250,6 +251,7 @@ class ServingProfile:
     thresholds: np.ndarray | None
     shift: PriorShift
     _guarantees: Mapping[str, Any] | None
+    _scores: Mapping[str, Any] | None = None
 
     @classmethod
     def of(cls, profile: Mapping[str, Any]) -> ServingProfile:
@@ -277,6 +279,7 @@ class ServingProfile:
             thresholds=None if decisions is None else np.array([decisions["thresholds"][name] for name in names]),
             shift=NO_SHIFT if priors is None else PriorShift.to(priors, priors.default, names),
             _guarantees=profile.get("guarantees"),
+            _scores=profile.get("scores"),
         )
 
     def shift_to(self, given: Mapping[str, float]) -> PriorShift:
@@ -297,6 +300,11 @@ class ServingProfile:
     def guarantees(self) -> Guarantees | None:
         """Guarantees from the guarantee rows of the model's job; None where there were none."""
         return None if self._guarantees is None else Guarantees.from_dict(self._guarantees)
+
+    @cached_property
+    def scores(self) -> ScoreServing | None:
+        """The promise and band of one score or several signals; None of every other model."""
+        return None if self._scores is None else ScoreServing.read(self._scores)
 
     @cached_property
     def label_sizes(self) -> LabelSizes:

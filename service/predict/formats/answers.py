@@ -15,6 +15,7 @@ import numpy as np
 import orjson
 
 from fedlas.contract.options import AnswerOptions
+from fedlas.contract.profiles import ModelPromise
 from service.predict.engine.profile import LabelSizes, ServingProfile
 from service.predict.formats.json_inputs import all_finite
 from service.predict.formats.oip_requests import RequestedOutput
@@ -193,6 +194,14 @@ def write_json(predictions: Predictions, model: bytes) -> bytes:
     said, share = policy.shift.said, policy.answered_share
     more = b"" if said is None else b',"class_priors":' + said
     more += b"" if share is None else b',"answered_share":' + orjson.dumps(share)
+    if isinstance(policy.options.max_error, float) and policy.profile.guarantees is not None:
+        promise = ModelPromise(
+            max_error=policy.options.max_error,
+            confidence=1 - policy.profile.guarantees.delta,
+            threshold=policy.threshold,
+            answered_share=share,
+        )
+        more = b',"promise":' + promise.model_dump_json().encode() + more
     more += b',"class_names":' + orjson.dumps(list(policy.profile.class_names)) if policy.options.probabilities else b""
     return b'{"model":%b%b,"predictions":%b}' % (model, more, orjson.dumps(json_rows(predictions)))
 

@@ -17,7 +17,7 @@ from fedlas.contract.webhooks import parse_url, payload
 from service.registry import tables
 from service.registry.errors import Conflict
 from service.registry.repositories.pieces import Pieces
-from service.registry.repositories.records import AfterCommit, Ended, ListFilter, Records, Repository
+from service.registry.repositories.records import AfterCommit, Ended, ListFilter, Models, Records, Repository
 from service.registry.repositories.work import WorkQueue
 from service.registry.tables import Checkpoint, Evaluation, Event, Json
 
@@ -361,9 +361,31 @@ class Batches(Runs[tables.Batch]):
         }
 
 
+#: Options that change no promise.
+_BESIDE_THE_PROMISE = ("publish_as", "valid_for")
+
+
+def _asked(row: tables.Calibrator) -> Json:
+    return {name: value for name, value in row.options.items() if name not in _BESIDE_THE_PROMISE}
+
+
 class Calibrators(Records[tables.Calibrator]):
     table = tables.Calibrator
     noun = "calibrator"
+
+    def look(self, row: tables.Calibrator) -> int:
+        """How many looks at these rows came before this one.
+
+        The promise of a score that was asked for before, on the same rows, is the same answer and no other look.
+        """
+        ledger = EvaluationLedger(self.session)
+        earlier = select(tables.Calibrator).where(tables.Calibrator.sha256 == row.sha256).order_by(tables.Calibrator.id)
+        for other in self.session.scalars(earlier):
+            promised = other.id != row.id and other.profile and other.profile.get("promise")
+            looked = self.session.get(Evaluation, other.id) if promised and _asked(other) == _asked(row) else None
+            if looked is not None:
+                return looked.number
+        return ledger.enter(row.sha256, row.id)
 
     def fitted(self, record_id: str, result: Mapping[str, object], files: Mapping[str, str]) -> None:
         """The calibrator is fitted and judged; `files` are the digests of what was written, by column."""
@@ -378,8 +400,10 @@ class Calibrators(Records[tables.Calibrator]):
         EvaluationLedger(self.session).withdraw(record_id)
 
     def delete(self, record_id: str) -> list[str]:
-        """Delete with its scores; work that is still open on it is closed."""
+        """Delete with its scores and its model, which must not be published; open work on it is closed."""
         row = self.get(record_id)
+        models = Models(self.session)
+        freed = [] if models.find(row.model_id) is None else models.delete(row.model_id)
         if row.status not in FINAL:
             EvaluationLedger(self.session).withdraw(record_id)
-        return self._delete(row)
+        return [*freed, *self._delete(row)]

@@ -147,6 +147,11 @@ class Calibrator(Reported, Uploaded):
     report: Mapped[Json | None]  # an excerpt of the report, for the record
     onnx_sha256: Mapped[str | None] = mapped_column(Digest, index=True)
 
+    @property
+    def model_id(self) -> str:
+        """The id of the model that answers by it, where it was fitted on one score or several signals."""
+        return f"mdl_{self.id.removeprefix('cal_')}"
+
 
 class Upload(Entity):
     """A resumable upload, as announced; its offset is the length of its file."""

@@ -12,6 +12,7 @@ import pytest
 
 from tests.fedlas.cli.conftest import KEY, Command, Here
 from tests.helpers.command_line import COMMAND, drawn_rows, environment
+from tests.helpers.judges import judged_csv, judged_rows
 from tests.helpers.modes import open_to_others
 from tests.helpers.processes import until
 from tests.helpers.service import Service, descendants_of
@@ -248,3 +249,16 @@ def test_keys_are_created_listed_and_revoked(service: Service, here: Here) -> No
     until(lambda: statuses() == [401], what="the key is refused everywhere")
     refused = here("keys", "create", "web", "--scope", "all")
     assert (refused.returncode, "scopes" in refused.stderr) == (1, True)
+
+
+def test_scores_are_calibrated_as_in_this_process(here: Here, tmp_path: Path) -> None:
+    """A file of scores has the sentences of `--local`, and the name that it is published as answers scores."""
+    file = tmp_path / "scores.csv"
+    file.write_text(judged_csv(*judged_rows(400, seed=12)))
+    options = ("--max-error", 0.15, "--publish-as", "cli-judge", "--report", tmp_path / "judge.json")
+    done = here("calibrate", file, *options)
+    assert (done.returncode, done.stdout) == (0, here("calibrate", file, *options[:2], "--local").stdout)
+    assert "cli-judge answers with it, version 1" in done.stderr
+    assert json.loads((tmp_path / "judge.json").read_text())["promise"]["sentence"] == done.stdout.splitlines()[0]
+    answers = here("calibrators", "predict", "cli-judge", 9.5, "nan").stdout.splitlines()
+    assert [line.split("\t")[4] for line in answers] == ["yes", "no"]

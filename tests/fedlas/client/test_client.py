@@ -13,11 +13,13 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
+import fedlas
 from fedlas.client import AsyncClient, Client, Job, errors
 from fedlas.contract.events import Progress, StatusChanged
 from fedlas.contract.predictions import Prediction
 from tests.helpers import uploads as made
 from tests.helpers.cut_cable import cable_to
+from tests.helpers.judges import judged_rows
 from tests.helpers.service import Service
 
 ROWS = made.digits()[0][:5]
@@ -251,3 +253,20 @@ async def test_awaited_requests_go_on_after_a_cut(service: Service, job: Job) ->
 def anyio_backend() -> str:
     """The event loop of most programs that await."""
     return "asyncio"
+
+
+def test_scores_are_calibrated_as_in_the_library(client: Client) -> None:
+    """Arrays become the promise of the library under a name that answers; another version's rows are stale."""
+    scores, right = judged_rows(400, seed=11)
+    promise = {"max_error": 0.15}
+    record = client.calibrators.fit(scores, right, promise=promise, valid_for="v1", publish_as="client-judge")
+    mine = fedlas.calibrate(scores=scores, labels=right, promise=promise)
+    assert (record.promise, record.version) == (mine.promise, 1)
+    assert client.calibrators.score_report(record).curve == mine.report.curve
+    for valid_for in ("v1", "v2"):
+        answer = client.calibrators.predict("client-judge", [9.0, None], valid_for=valid_for)
+        assert [row.stale for row in answer.predictions] == [valid_for == "v2"] * 2
+        found = [row.probability for row in answer.predictions]
+        np.testing.assert_allclose(found, mine.predict([9.0, None]), atol=1e-5)
+    with pytest.raises(errors.InvalidRequestError, match="9 rows were sent"):
+        client.calibrators.fit(scores[:9], right[:9])

@@ -56,7 +56,7 @@ def test_the_document_is_sound() -> None:
 
 
 def test_the_contract_is_small_enough_to_read() -> None:
-    """The document of `/v1` as it is served, without samples, has at most 300 kB."""
+    """The document of `/v1` as it is served, without samples, has at most 310 kB."""
 
     def without_samples(part: Any) -> Any:
         if isinstance(part, dict):
@@ -66,7 +66,7 @@ def test_the_contract_is_small_enough_to_read() -> None:
         return [without_samples(value) for value in part] if isinstance(part, list) else part
 
     text = json.dumps(without_samples(document()), separators=(",", ":"), ensure_ascii=False)
-    assert len(text.encode()) <= 300_000
+    assert len(text.encode()) <= 310_000
 
 
 def test_it_is_built_beside_requests(settings: ServiceSettings) -> None:

@@ -11,7 +11,7 @@ from typing import ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel
 
-from fedlas.contract.base import JsonObject
+from fedlas.contract.base import Document, JsonObject
 from fedlas.contract.events import Progress
 from fedlas.contract.problems import NEEDS_PROVENANCE, PROVENANCE_NEEDED, UNLABELLED, needs_labels
 from fedlas.contract.records import RecordError
@@ -138,6 +138,10 @@ class ChildWork(WorkKind, Generic[R]):
     def publish(self, unit: UnitOfWork, result: R, files: Mapping[str, StagedFile]) -> BaseModel:
         """Write what the child found and keep its files, which go by the fields of its result; return the record."""
 
+    def report_kind(self, result: R) -> type[Document]:
+        """The shape of the report that comes with a result."""
+        return Report
+
     def succeeded(self, answer: JsonObject, folder: Path) -> None:
         """Publish the child's result and its files.
 
@@ -151,7 +155,7 @@ class ChildWork(WorkKind, Generic[R]):
             report = folder / names["report"]
             if (size := report.stat().st_size) > _MAX_REPORT_BYTES:
                 raise ValueError(f"the child's report has {size} bytes")
-            Report.arrived_json(report.read_bytes())
+            self.report_kind(result).arrived_json(report.read_bytes())
         with ExitStack() as stack:
             # Copied to the storage's disk before the transaction begins.
             stage = self.registry.artifacts.stage_file

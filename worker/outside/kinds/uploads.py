@@ -8,12 +8,18 @@ from dataclasses import replace
 
 from pydantic import BaseModel
 
+from fedlas.contract.base import Document
 from fedlas.contract.options import DatasetOptions, ModelOptions, ScoresOptions
+from fedlas.contract.profiles import ModelProfile
 from fedlas.contract.records import RecordError
+from fedlas.contract.report import Report
+from fedlas.contract.scores import ScoreReport, ScoreServing
+from service.registry import tables
 from service.registry.artifacts import StagedFile
 from service.registry.presenters import calibrator_record, dataset_record, model_record
 from service.registry.registry import UnitOfWork
 from service.registry.settings import WorkerSettings
+from service.registry.tables import now
 from worker.documents import (
     DatasetInspection,
     InspectDatasetOrder,
@@ -116,6 +122,31 @@ class InspectModel(_Inspection[ModelInspection]):
         return model_record(unit, unit.models.get(self.record_id))
 
 
+def _obstacle(unit: UnitOfWork, name: str, fresh: ScoreServing) -> str | None:
+    """The reason why a name answers as before: a promise is a contract, which a new version must hold, too."""
+    if not unit.names.exists(name):
+        return None
+    served = (unit.models.get(unit.names.resolve(name)).profile or {}).get("scores")
+    if served is None:
+        return f"{name!r} is the name of a model that takes no scores"
+    before = ScoreServing.read(served)
+    if before.signals != fresh.signals:
+        return f"{name!r} takes {', '.join(before.signals)}, and this {', '.join(fresh.signals)}"
+    if before.promise.threshold is None:
+        return None
+    if fresh.promise.threshold is None:
+        return f"the version that answers promises something, and this one does not: {fresh.promise.sentence}"
+    errors, recalls, sure = (
+        (getattr(before.promise, what), getattr(fresh.promise, what)) for what in ("max_error", "recall", "confidence")
+    )
+    kept = (errors[0] is None or (errors[1] is not None and errors[1] <= errors[0])) and (
+        recalls[0] is None or (recalls[1] is not None and recalls[1] >= recalls[0])
+    )
+    if kept and sure[1] >= sure[0]:
+        return None
+    return f"the version that answers promises more: {before.promise.sentence}"
+
+
 class FitScores(ChildWork[ScoresResult]):
     """Uploaded scores become a fitted calibrator, its report and its ONNX file."""
 
@@ -126,7 +157,7 @@ class FitScores(ChildWork[ScoresResult]):
         with self.registry.write() as unit:
             unit.work.verify(self.claim)
             row = unit.calibrators.get(self.record_id)
-            looks_before = unit.ledger.enter(row.sha256, row.id)
+            looks_before = unit.calibrators.look(row)
         order = ScoresOrder(
             id=row.id,
             name=row.name,
@@ -141,10 +172,38 @@ class FitScores(ChildWork[ScoresResult]):
         limits = replace(limits, seconds=_TIMES_LONGER * limits.seconds, memory=_TIMES_MORE_MEMORY * limits.memory)
         return Prepared(order=order, limits=limits, files={"scores": self.stored(row.sha256)})
 
+    def report_kind(self, result: ScoresResult) -> type[Document]:
+        return Report if result.model is None else ScoreReport
+
     def publish(self, unit: UnitOfWork, result: ScoresResult, files: Mapping[str, StagedFile]) -> BaseModel:
         kept = {f"{name}_sha256": file.keep() for name, file in files.items()}
         unit.calibrators.fitted(self.record_id, result.stored(), kept)
-        return calibrator_record(unit, unit.calibrators.get(self.record_id))
+        row = unit.calibrators.get(self.record_id)
+        if result.model is not None:
+            self._serve(unit, row, result.model, files["onnx"].size)
+        return calibrator_record(unit, row)
+
+    def _serve(self, unit: UnitOfWork, row: tables.Calibrator, profile: ModelProfile, size: int) -> None:
+        """Make a model of the fitted score, under the calibrator's own number, and a version of the wanted name."""
+        model = tables.Model(
+            id=row.model_id,
+            name=row.name,
+            origin="calibrated",
+            status="ready",
+            created_at=now(),
+            sha256=row.onnx_sha256,
+            served_sha256=row.onnx_sha256,
+            bytes=size,
+            options={},
+            profile=profile.stored(),
+            calibrated=True,
+        )
+        unit.models.add(model)
+        assert profile.scores is not None
+        if (name := ScoresOptions.read(row.options).publish_as) is not None:
+            reason = _obstacle(unit, name, profile.scores)
+            version = None if reason else unit.names.publish(name, model)
+            row.profile = {**(row.profile or {}), "version": version, "not_published": reason}
 
     def fail(self, unit: UnitOfWork, error: RecordError) -> None:
         unit.calibrators.fail(self.record_id, error.model_dump())

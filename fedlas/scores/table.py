@@ -1,0 +1,250 @@
+"""A table of scores: one score or several signals of each row, and whether a person said that it is right."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedlas.data.arrays import ArrayFactory
+from fedlas.data.columns import check_lengths
+from fedlas.data.dataset import Array
+from fedlas.data.file_format import told_format
+from fedlas.data.formats.csv import CsvReader
+from fedlas.data.formats.npz import NpzReader
+from fedlas.data.formats.parquet import ParquetReader
+from fedlas.data.labels import as_text
+from fedlas.data.roles import RoleNames, find_roles, no_label
+from fedlas.errors import BadDataset
+from fedlas.metrics.statistics import Floats, Ints
+from fedlas.scores.columns import is_signal
+
+MIN_ROWS = 10
+MAX_ROWS = 100_000
+MAX_SIGNALS = 64
+MAX_SLICES = 100
+#: JSON is read as a whole.
+MAX_JSON_BYTES = 64 << 20
+_READERS: dict[str, type[NpzReader] | type[CsvReader] | type[ParquetReader]] = {
+    "npz": NpzReader,
+    "csv": CsvReader,
+    "parquet": ParquetReader,
+}
+_RIGHT = (
+    "1",
+    "true",
+    "right",
+    "correct",
+    "yes",
+    "y",
+    "good",
+    "pass",
+    "passed",
+    "match",
+    "matched",
+    "accept",
+    "positive",
+)
+_WRONG = ("0", "false", "wrong", "incorrect", "no", "n", "bad", "fail", "failed", "mismatch", "unmatched", "reject")
+_WRONG_WORDS = (*_WRONG, "negative", "-1")
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """Rows in the order of the file.
+
+    Attributes:
+        signals: name -> values (N,) float64, NaN where one is missing; one called `score`, or several.
+        right: (N,) 0 or 1.
+        outcomes: the words for 0 and 1.
+        groups, weights, time, slices: (N,) each, or None; weights have a mean of 1, slices are text.
+    """
+
+    signals: Mapping[str, Floats]
+    right: Ints
+    outcomes: tuple[str, str]
+    groups: Array | None = None
+    weights: Floats | None = None
+    time: Array | None = None
+    slice: str | None = None
+    slices: Array | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def values(self) -> Floats:
+        """The signals as one array (N, S)."""
+        return np.stack(list(self.signals.values()), axis=1)
+
+
+def holds_scores(names: Iterable[str]) -> bool:
+    """True where the columns are one score or several signals, and not the scores of several classes."""
+    return any(map(is_signal, names))
+
+
+def read_columns(path: str | Path) -> dict[str, Array] | None:
+    """All columns of a csv, npz, Parquet, JSON or ndjson file by name; None where they are no scores or signals.
+
+    Raises:
+        BadDataset: the file cannot be read.
+    """
+    with Path(path).open("rb") as file:
+        start = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
+    if start[:1] in (b"{", b"["):
+        return _from_json(Path(path))
+    format = told_format(path)
+    if format not in _READERS:
+        raise BadDataset("unsupported_format", f"scores are read from csv, ndjson, JSON, Parquet and npz, not {format}")
+    reader = _READERS[format](path)
+    if not holds_scores(reader.names):
+        return None
+    return dict(reader.read(reader.names, ArrayFactory()).named)
+
+
+def _from_json(path: Path) -> dict[str, Array] | None:
+    if (size := path.stat().st_size) > MAX_JSON_BYTES:
+        raise BadDataset("too_large", f"{size} bytes of JSON, at most {MAX_JSON_BYTES} are read; Parquet may be larger")
+    try:
+        text = path.read_text("utf-8-sig")
+        content = _parsed(text)
+    except (ValueError, RecursionError) as error:
+        raise BadDataset("corrupt", f"the file is neither JSON nor a JSON object a line: {str(error)[:200]}") from error
+    if isinstance(content, list) and all(isinstance(row, dict) for row in content) and content:
+        names = list(dict.fromkeys(name for row in content for name in row))
+        content = {name: [row.get(name) for row in content] for name in names}
+    if not (isinstance(content, dict) and content and all(isinstance(one, list) for one in content.values())):
+        raise BadDataset("corrupt", 'rows are objects, {"score": 8.2, "label": 1}, in a list or one a line, or columns')
+    if not holds_scores(content):
+        return None
+    return {str(name): _column(str(name), values) for name, values in content.items()}
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return [json.loads(line) for line in text.splitlines() if line.strip()]
+
+
+def _column(name: str, values: list[Any]) -> Array:
+    """Numbers with NaN for null, or text."""
+    if all(value is None or isinstance(value, int | float) for value in values):
+        try:
+            return np.array([np.nan if value is None else float(value) for value in values])
+        except OverflowError as error:
+            raise BadDataset("bad_scores", f"'{name}' holds an integer that is too large") from error
+    if any(isinstance(value, list | dict) for value in values):
+        raise BadDataset("bad_scores", f"'{name}' holds lists or objects; one number or word for each row is needed")
+    return np.array(["" if value is None else str(value) for value in values])
+
+
+def table_of(
+    columns: Mapping[str, Array],
+    *,
+    roles: RoleNames | None = None,
+    outcomes: Sequence[str] | None = None,
+    slice: str | None = None,
+) -> ScoreTable:
+    """Check columns by name, and give each its place.
+
+    Args:
+        outcomes: the words for wrong and right, in this order, where labels are words that nobody knows.
+        slice: the column whose values get thresholds of their own; the column `slice`, if there is one.
+
+    Raises:
+        BadDataset: with a code of its own for everything that can be wrong.
+    """
+    found = find_roles(columns, roles, label_needed=False)
+    if found.label is None:
+        raise BadDataset("no_label", no_label(columns))
+    check_lengths(columns, found.label)
+    slice = slice or ("slice" if "slice" in columns else next(iter(found.slices or ()), None))
+    if slice is not None and slice not in columns:
+        raise BadDataset("unknown_role_column", f"slice names '{slice}', but the columns are {', '.join(columns)}")
+    taken = {*found.columns(), slice}
+    names = [name for name in columns if name not in taken and is_signal(name)]
+    if "score" in names and len(names) > 1:
+        raise BadDataset("ambiguous_scores", f"either one score or several signals, found {', '.join(names[:20])}")
+    if not names:
+        raise BadDataset("no_scores", f"no column 'score' and none 'signal_…' among {', '.join(columns) or 'none'}")
+    if len(names) > MAX_SIGNALS:
+        raise BadDataset("bad_columns", f"{len(names)} signals, at most {MAX_SIGNALS} are read")
+    rows = len(columns[found.label])
+    if not MIN_ROWS <= rows <= MAX_ROWS:
+        code = "too_few_rows" if rows < MIN_ROWS else "too_many_rows"
+        raise BadDataset(code, f"{rows} rows were sent, needed are {MIN_ROWS} to {MAX_ROWS}")
+    right, words = _outcomes(found.label, columns[found.label], outcomes)
+    unused = [name for name in columns if name not in taken and name not in names]
+    return ScoreTable(
+        signals={name: _signal(name, columns[name]) for name in names},
+        right=right,
+        outcomes=words,
+        groups=None if found.group is None else _groups(found.group, columns[found.group]),
+        weights=None if found.weight is None else _weights(found.weight, columns[found.weight]),
+        time=None if found.time is None else columns[found.time],
+        slice=slice,
+        slices=None if slice is None else _slices(slice, columns[slice]),
+        warnings=(f"These columns were not used: {', '.join(unused[:20])}.",) if unused else (),
+    )
+
+
+def _signal(name: str, values: Array) -> Floats:
+    if values.ndim != 1 or values.dtype.kind not in "biuf":
+        shown = f"{str(values[0])[:60]!r} in row 0" if values.ndim == 1 and len(values) else f"the shape {values.shape}"
+        raise BadDataset("bad_scores", f"'{name}' must hold one number for each row, or nothing, found {shown}")
+    numbers = values.astype(np.float64)
+    if np.isinf(numbers).any():
+        row = int(np.flatnonzero(np.isinf(numbers))[0])
+        raise BadDataset("non_finite", f"'{name}' is {numbers[row]} in row {row} (counted from 0); leave it empty")
+    return numbers
+
+
+def _outcomes(name: str, labels: Array, given: Sequence[str] | None) -> tuple[Ints, tuple[str, str]]:
+    """0 and 1 for labels, and the words for them."""
+    if labels.ndim != 1:
+        raise BadDataset("bad_labels", f"'{name}' must hold one label for each row, found the shape {labels.shape}")
+    if labels.dtype.kind == "f" and np.isnan(labels).any():
+        row = int(np.flatnonzero(np.isnan(labels))[0])
+        raise BadDataset("bad_labels", f"'{name}' is missing in row {row} (counted from 0): leave such rows out")
+    whole = labels.dtype.kind == "f" and bool((labels == np.round(labels)).all())
+    texts = np.char.strip(as_text(labels.astype(np.int64) if whole else labels))
+    found = sorted(set(texts.tolist()))
+    if given is not None:
+        if len(given) != 2 or set(found) - set(given):
+            needed = f"class_names names wrong and right, in this order; found {', '.join(given)}"
+            raise BadDataset("class_names_mismatch", f"{needed} for labels {', '.join(found[:10])}")
+        return (texts == given[1]).astype(np.int64), (given[0], given[1])
+    folded = np.char.lower(texts)
+    is_right, is_wrong = np.isin(folded, _RIGHT), np.isin(folded, _WRONG_WORDS)
+    if len(found) > 2 or not (is_right | is_wrong).all():
+        advice = "for two words say class_names=WRONG,RIGHT, in this order" if len(found) == 2 else "two are needed"
+        raise BadDataset("bad_labels", f"'{name}' holds {', '.join(found[:10])}: labels are 0 and 1; {advice}")
+    words = [
+        next(iter(texts[chosen].tolist()), default) for chosen, default in ((is_wrong, "wrong"), (is_right, "right"))
+    ]
+    return is_right.astype(np.int64), (words[0], words[1])
+
+
+def _groups(name: str, values: Array) -> Array:
+    gone = values == "" if values.dtype.kind in "US" else np.isnan(values.astype(np.float64))
+    if gone.any():
+        row = int(np.flatnonzero(gone)[0])
+        raise BadDataset("bad_role", f"'{name}' is missing in row {row} (counted from 0): each row needs its group")
+    return values
+
+
+def _weights(name: str, values: Array) -> Floats:
+    numbers = values.astype(np.float64) if values.ndim == 1 and values.dtype.kind in "biuf" else np.full(1, np.nan)
+    if not (np.isfinite(numbers).all() and numbers.min() >= 0 and numbers.sum() > 0):
+        raise BadDataset("bad_weights", f"'{name}' must hold a number that is not negative for each row, not all zero")
+    return np.asarray(numbers / numbers.mean())
+
+
+def _slices(name: str, values: Array) -> Array:
+    texts = as_text(values)
+    if (count := len(np.unique(texts))) > MAX_SLICES:
+        raise BadDataset("bad_columns", f"'{name}' has {count} values, at most {MAX_SLICES} slices are promised for")
+    return texts
