@@ -65,13 +65,13 @@ def calibrate(
     ] = None,
     *,
     max_error: Annotated[
-        float | None, typer.Option(metavar="SHARE", help="At most so many accepted rows are wrong.")
+        float | None, typer.Option(metavar="SHARE", help="At most so many accepted rows are wrong.", min=0, max=1)
     ] = None,
     precision: Annotated[
-        float | None, typer.Option(metavar="SHARE", help="At least so many accepted rows are right.")
+        float | None, typer.Option(metavar="SHARE", help="At least so many accepted rows are right.", min=0, max=1)
     ] = None,
     recall: Annotated[
-        float | None, typer.Option(metavar="SHARE", help="At least so many right rows are accepted.")
+        float | None, typer.Option(metavar="SHARE", help="At least so many right rows are accepted.", min=0, max=1)
     ] = None,
     confidence: Annotated[
         float | None, typer.Option(help="How surely the promise of scores is kept; 0.95 without it.")

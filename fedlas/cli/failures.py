@@ -74,10 +74,8 @@ def code_of_verdict(judged: Mapping[str, Any], require: Require) -> ExitCode:
 
 
 def code_of_scores(report: Mapping[str, Any]) -> ExitCode:
-    """The exit code for the report of scores: 0 where a promise was made, or the probabilities are better."""
-    if report["promise"]["threshold"] is not None:
-        return ExitCode.AS_REQUIRED
-    return code_of_verdict({"verdict": report["verdict"]}, Require.significant)
+    """The exit code for the report of scores: 0 where a promise was made."""
+    return ExitCode.UNDETERMINED if report["promise"]["threshold"] is None else ExitCode.AS_REQUIRED
 
 
 def code_of_job(job: Mapping[str, Any], require: Require) -> ExitCode:

@@ -45,7 +45,9 @@ def calibrate(
 ) -> ExitCode:
     """Calibrate the scores in a file, write the files that were asked for, and print the promise and the verdict."""
     if (file.startswith("mdl_") and not Path(file).exists()) or not _holds_scores(file_of(Path(file))):
-        raise UsageError(f"Missing argument 'DATA'. Alone, {file} must have a column 'score', or 'signal_…'.")
+        raise UsageError(
+            f"{file} has no column 'score', and none 'signal_…'; a model needs its labelled rows, DATA, too."
+        )
     asked = {name for name in session.params if str(session.get_parameter_source(name)).endswith("COMMANDLINE")}
     if strange := sorted(asked - _KNOWN):
         raise UsageError(f"--{strange[0].replace('_', '-')} is for a model with rows; {file} holds scores")

@@ -117,7 +117,7 @@ def _matrix(arrays: Mapping[str, Array]) -> _Matrix:
         raise BadDataset(
             "no_scores",
             f"neither logits nor probabilities among {', '.join(arrays) or 'no columns'}; send an array 'logits' "
-            "(N, K), or columns logit_0, logit_1, … (or probabilities, probability_0, …), or one column 'score'",
+            "(N, K), or columns logit_0, logit_1, … (or probabilities, probability_0, …), or 'score', or 'signal_…'",
         )
     if len(found_all) > 1:
         raise BadDataset("ambiguous_scores", f"either logits or probabilities, once: found {', '.join(found_all)}")

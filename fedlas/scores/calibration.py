@@ -31,7 +31,7 @@ from fedlas.report.provenance import library_versions
 from fedlas.scores.curve import BAND_LEVEL, Evidence, rank_score, row_losses, share_log_odds, sigmoid
 from fedlas.scores.model import ScoreModel, fit_model
 from fedlas.scores.promise import Accepted, Rows, accepted_with_recall, accepted_within, more_labels, reachable_error
-from fedlas.scores.sentences import by_slice, judged, promised
+from fedlas.scores.sentences import by_slice, judged, looked, promised
 from fedlas.scores.table import ScoreTable
 
 #: A gain is shown where it exceeds so many standard errors (one-sided, 5 %), and planned for with a chance of 80 %.
@@ -106,7 +106,11 @@ def calibrate_table(
     probs = sigmoid(model.log_odds(values[promising]))
     position = probs if several else values[promising][:, 0]
     rank = 0.0 if several else rank_score(Evidence(position, right, None, weights))
-    level = ledger_level(looks_before, 1 - wanted.confidence) / (1 if several or abs(rank) > _SURE_DIRECTION else 2)
+    # Where the direction is chance, both are paid for; there is none where all scores or labels are one.
+    ways = 2 if 0 < abs(rank) < _SURE_DIRECTION else 1
+    level, next_level = (
+        ledger_level(looks, 1 - wanted.confidence) / ways for looks in (looks_before, looks_before + 1)
+    )
     rows = _Promising(
         position,
         table.right[promising] == 0,
@@ -115,7 +119,7 @@ def calibrate_table(
         None if table.weights is None else weights[promising],
         higher=rank >= 0,
     )
-    promise = _promise(rows, table, promising, wanted, level)
+    promise = _promise(rows, table, promising, wanted, (level, next_level))
     return ScoreCalibration(
         model,
         ScoreReport(
@@ -125,6 +129,7 @@ def calibrate_table(
                 promise.sentence,
                 *([by_slice(promise)] if promise.per_slice else []),
                 promise.population,
+                *([looked(looks_before)] if looks_before else []),
                 judged(verdict, reference, needed),
                 *table.warnings,
             ],
@@ -238,14 +243,20 @@ class _Promising:
         return rows, np.sort(self.expected[chosen])
 
 
-def _promise(rows: _Promising, table: ScoreTable, promising: Ints, wanted: WantedPromise, level: float) -> ScorePromise:
-    made = _made(*rows.of(slice(None)), wanted, level)
+def _promise(
+    rows: _Promising, table: ScoreTable, promising: Ints, wanted: WantedPromise, levels: tuple[float, float]
+) -> ScorePromise:
+    """The promise by the first level; what could be reached by the second, that of another look."""
+    made = _made(*rows.of(slice(None)), wanted, *levels)
     per_slice = []
     if table.slices is not None:
         named = table.slices[promising]
         names = np.unique(named).tolist()
         per_slice = [
-            SliceThreshold(value=str(name), **dict(_made(*rows.of(named == name), wanted, level / len(names))))
+            SliceThreshold(
+                value=str(name),
+                **dict(_made(*rows.of(named == name), wanted, *(level / len(names) for level in levels))),
+            )
             for name in names
         ]
     what = "score" if len(table.signals) == 1 else "signals"
@@ -267,7 +278,7 @@ def _promise(rows: _Promising, table: ScoreTable, promising: Ints, wanted: Wante
     )
 
 
-def _made(rows: Rows, expected: Floats, wanted: WantedPromise, level: float) -> MadeThreshold:
+def _made(rows: Rows, expected: Floats, wanted: WantedPromise, level: float, next_level: float) -> MadeThreshold:
     count = len(rows.scores)
     found: Accepted | None = None
     if count and wanted.recall is not None:
@@ -286,8 +297,8 @@ def _made(rows: Rows, expected: Floats, wanted: WantedPromise, level: float) -> 
         return MadeThreshold(num_rows=count)
     return MadeThreshold(
         num_rows=count,
-        reachable=reachable_error(rows, wanted.error, level),
-        more_labels=more_labels(rows, expected, wanted.error, level),
+        reachable=reachable_error(rows, wanted.error, next_level),
+        more_labels=more_labels(rows, expected, wanted.error, next_level),
     )
 
 

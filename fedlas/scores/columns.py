@@ -16,7 +16,7 @@ _ROLES = {"label", "labels", "y", "target", "split", "group", "slices", "slice",
 
 
 def is_signal(name: str) -> bool:
-    return name == "score" or name.startswith("signal_")
+    return name in ("score", "scores") or name.startswith("signal_")
 
 
 def named_columns(scores: Any) -> dict[str, Any]:

@@ -25,8 +25,6 @@ _STEP = 1.02
 #: Rows are planned for at most; beyond that "no number of labels would do" is the better answer.
 MAX_PLANNED_ROWS = 100_000
 _REACHABLE_STEP = 0.01
-#: Rows do not tell how many times as many would do beyond this.
-_MAX_GROWTH = 20
 #: Standard errors that one sample in five exceeds.
 _UNLUCKY = 0.84
 
@@ -191,18 +189,18 @@ def more_labels(rows: Rows, expected: Floats, max_error: float, level: float) ->
     ranks = rows.ranks(max(1, int(_START_SHARE * count)))
     if not len(ranks):
         return None
-    rank = int(ranks[0])
-    rate = float(expected[:rank].mean())
-    needed = _needed(rate, max_error, level)
-    if needed is None or (planned := needed * count / rank) > min(MAX_PLANNED_ROWS, _MAX_GROWTH * count):
-        return None
-    return max(1, int(np.ceil(planned)) - count)
+    errors, trials = rows.counts(ranks)
+    # As likely as the curve says, or as was counted with half an error more: a curve of few rows says little.
+    rates = np.minimum(np.cumsum(expected)[ranks - 1] / ranks, (errors + 0.5) / (trials + 1))
+    needed = (_needed(float(rate), max_error, level) * count / rank for rate, rank in zip(rates, ranks, strict=True))
+    planned = min(needed)
+    return None if planned > MAX_PLANNED_ROWS else max(1, int(np.ceil(planned)) - count)
 
 
-def _needed(rate: float, max_error: float, level: float) -> float | None:
-    """Rows at this rate of errors of which `max_error` is promised in four of five samples; None for no number."""
+def _needed(rate: float, max_error: float, level: float) -> float:
+    """Rows at this rate of errors of which `max_error` is promised in four of five samples; infinite for no number."""
     if rate >= max_error:
-        return None
+        return np.inf
 
     def kept(count: float) -> bool:
         errors = min(count, rate * count + _UNLUCKY * float(np.sqrt(rate * (1 - rate) * count)))
@@ -212,7 +210,7 @@ def _needed(rate: float, max_error: float, level: float) -> float | None:
     while not kept(high):
         low, high = high, 2 * high
         if high > MAX_PLANNED_ROWS:
-            return None
+            return np.inf
     while high - low > 1:
         middle = (low + high) / 2
         low, high = (low, middle) if kept(middle) else (middle, high)

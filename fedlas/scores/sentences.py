@@ -51,6 +51,12 @@ def by_slice(promise: ScorePromise) -> str:
     return f"By {promise.slice}, all of them together: {', '.join(parts)}."
 
 
+def looked(looks: int) -> str:
+    """The price of earlier looks at the same rows."""
+    times = "once" if looks == 1 else f"{looks} times"
+    return f"These rows were judged {times} before, which is paid for: less is promised than at the first look."
+
+
 def judged(verdict: ScoreVerdict, reference: str, needed_labels: int | None) -> str:
     """The sentence that says whether the probabilities are better than their reference."""
     than = _BETTER[reference]

@@ -34,6 +34,7 @@ _READERS: dict[str, type[NpzReader] | type[CsvReader] | type[ParquetReader]] = {
     "csv": CsvReader,
     "parquet": ParquetReader,
 }
+_UNUSED = "These columns were not used: {}. Where rows belong together, name their column as the role group."
 _RIGHT = (
     "1",
     "true",
@@ -157,6 +158,8 @@ def table_of(
     Raises:
         BadDataset: with a code of its own for everything that can be wrong.
     """
+    if "scores" in columns and "score" not in columns:
+        columns = {"score" if name == "scores" else name: values for name, values in columns.items()}
     found = find_roles(columns, roles, label_needed=False)
     if found.label is None:
         raise BadDataset("no_label", no_label(columns))
@@ -187,19 +190,29 @@ def table_of(
         time=None if found.time is None else columns[found.time],
         slice=slice,
         slices=None if slice is None else _slices(slice, columns[slice]),
-        warnings=(f"These columns were not used: {', '.join(unused[:20])}.",) if unused else (),
+        warnings=(_UNUSED.format(", ".join(unused[:20])),) if unused else (),
     )
 
 
 def _signal(name: str, values: Array) -> Floats:
-    if values.ndim != 1 or values.dtype.kind not in "biuf":
-        shown = f"{str(values[0])[:60]!r} in row 0" if values.ndim == 1 and len(values) else f"the shape {values.shape}"
-        raise BadDataset("bad_scores", f"'{name}' must hold one number for each row, or nothing, found {shown}")
+    if values.ndim != 1:
+        raise BadDataset("bad_shape", f"'{name}' has the shape {values.shape}; one number for each row is needed")
+    if values.dtype.kind not in "biuf":
+        row, text = next((row, text) for row, text in enumerate(as_text(values).tolist()) if not _is_number(text))
+        raise BadDataset("bad_scores", f"'{name}' is {text[:60]!r} in row {row} (counted from 0), no number")
     numbers = values.astype(np.float64)
     if np.isinf(numbers).any():
         row = int(np.flatnonzero(np.isinf(numbers))[0])
         raise BadDataset("non_finite", f"'{name}' is {numbers[row]} in row {row} (counted from 0); leave it empty")
     return numbers
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text or "nan")
+    except ValueError:
+        return False
+    return True
 
 
 def _outcomes(name: str, labels: Array, given: Sequence[str] | None) -> tuple[Ints, tuple[str, str]]:
@@ -214,8 +227,8 @@ def _outcomes(name: str, labels: Array, given: Sequence[str] | None) -> tuple[In
     found = sorted(set(texts.tolist()))
     if given is not None:
         if len(given) != 2 or set(found) - set(given):
-            needed = f"class_names names wrong and right, in this order; found {', '.join(given)}"
-            raise BadDataset("class_names_mismatch", f"{needed} for labels {', '.join(found[:10])}")
+            needed = f"class_names holds the two labels, the wrong one first; they are {', '.join(found[:10])}"
+            raise BadDataset("class_names_mismatch", f"{needed}, and class_names {', '.join(given)}")
         return (texts == given[1]).astype(np.int64), (given[0], given[1])
     folded = np.char.lower(texts)
     is_right, is_wrong = np.isin(folded, _RIGHT), np.isin(folded, _WRONG_WORDS)

@@ -93,4 +93,7 @@ def _accepted(
         thresholds = thresholds - _MARGIN
     # Comparisons with NaN are false: a missing score is not accepted, nor a slice without a threshold.
     beyond = position >= thresholds if promise.accepts == "higher" else position <= thresholds
-    return [bool(one) and not stale for one in beyond]  # the promise speaks of no other version
+    # The promise speaks of no other version, nor of another scale: 85 where the best of all rows had 10.
+    first, last = serving.knots[0], serving.knots[-1]
+    known = (position >= 2 * first - last) & (position <= 2 * last - first) & (not stale)
+    return list(map(bool, beyond & known))

@@ -91,7 +91,8 @@ def _options(entered: Mapping[str, str]) -> ScoresPart:
     given = {name: text for name, text in entered.items() if text.strip()}
     promise: JsonObject = {name: _share(name, given[name]) for name in ("max_error", "confidence") if name in given}
     texts = {name: given.get(name, "").strip() or None for name in ("slice", "valid_for", "publish_as")}
-    return read_options(ScoresPart, {**texts, "promise": promise or None})
+    roles: JsonObject = {role: given[role].strip() for role in ("label", "group") if role in given}
+    return read_options(ScoresPart, {**texts, "promise": promise or None, "roles": roles or None})
 
 
 def _share(name: str, text: str) -> float:
@@ -166,6 +167,7 @@ def _command(report: ScoreReport, url: str, caller: Caller) -> str:
     """The command that asks about a row at the threshold; of several signals, about one in their middle."""
     score = report.promise.threshold or report.curve[-1].score
     row = score if report.influence is None else dict.fromkeys(report.signals, 0.5)
-    body = json.dumps({"scores": [row], **({"valid_for": report.valid_for} if report.valid_for else {})})
+    sliced = {"slices": [report.promise.per_slice[0].value]} if report.promise.per_slice else {}
+    body = json.dumps({"scores": [row], **sliced, **({"valid_for": report.valid_for} if report.valid_for else {})})
     asked = [f"curl -s {in_shell(url)}", *caller.shell_header, "-H 'Content-Type: application/json'"]
     return " \\\n  ".join([*asked, f"-d {in_shell(body)}"])

@@ -186,7 +186,7 @@ def _fit_score(order: ScoresOrder, columns: Mapping[str, Array], folder: Path) -
     (folder / _DIAGRAM).write_text(score_svg(report))
     return ScoresResult(
         method="score" if len(report.signals) == 1 else "signals",
-        parameters={"curve": [point.stored() for point in report.curve], "influence": report.influence},
+        parameters={"knots": len(report.curve), "influence": report.influence},
         excerpt={**report.model_dump(mode="json", exclude={"curve", "counts"}), "max_probability_error": error},
         profile=ScoresProfile(
             input="score" if len(report.signals) == 1 else "signals",

@@ -135,6 +135,9 @@ def without_options(profile: ServingProfile) -> DecisionPolicy:
 
 
 def _guarantees(profile: ServingProfile, shift: PriorShift, field: str) -> Guarantees:
+    if profile.scores is not None:
+        message = "the promise of a score is answered at /v1/calibrators/{id or name}/predict, as `accept` of each row"
+        raise InvalidRequest("no_guarantee_rows", message, field=field)
     if profile.guarantees is None:
         message = (
             "nothing can be promised for this model: promises are made for the calibrated model of a job whose dataset "

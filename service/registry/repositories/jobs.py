@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, delete, exists, func, or_, select, update
 
 from fedlas.contract.base import JsonObject
 from fedlas.contract.records import FINAL
+from fedlas.contract.scores import WantedPromise
 from fedlas.contract.webhooks import parse_url, payload
 from service.registry import tables
 from service.registry.errors import Conflict
@@ -366,7 +367,10 @@ _BESIDE_THE_PROMISE = ("publish_as", "valid_for")
 
 
 def _asked(row: tables.Calibrator) -> Json:
-    return {name: value for name, value in row.options.items() if name not in _BESIDE_THE_PROMISE}
+    """Options as they decide the answer: 5 % errors, 95 % precision and no word of it are one promise."""
+    kept = {name: value for name, value in row.options.items() if name not in _BESIDE_THE_PROMISE and value is not None}
+    wanted = WantedPromise.model_validate(kept.pop("promise", None) or {})
+    return {**kept, "promise": [round(wanted.error, 9), wanted.recall, wanted.confidence]}
 
 
 class Calibrators(Records[tables.Calibrator]):

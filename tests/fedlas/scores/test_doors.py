@@ -133,7 +133,8 @@ def test_arguments_that_do_not_go_together() -> None:
 @pytest.mark.parametrize(
     ("rows", "arguments", "code", "said"),
     [
-        (600, "--max-error 0.01", 0, ""),  # no promise, but the probabilities are better
+        (600, "--max-error 0.2", 0, ""),
+        (600, "--max-error 0.01", 4, ""),  # the probabilities are better, and nothing is promised
         (12, "", 4, ""),
         (600, "--budget 2m", 2, "--budget is for a model with rows"),
         (600, "--publish-as x", 1, "publish_as needs a service"),
@@ -143,7 +144,7 @@ def test_arguments_that_do_not_go_together() -> None:
 def test_exit_codes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], rows: int, arguments: str, code: int, said: str
 ) -> None:
-    """0 for a promise or a gain, 4 where neither is there; options of models with rows are wrong command lines."""
+    """0 for a promise, 4 where there is none; options of models with rows are wrong command lines."""
     path = tmp_path / "scores.csv"
     path.write_text(judged_csv(SCORES[:rows], RIGHT[:rows]))
     assert main(["calibrate", str(path), *arguments.split(), "--local"]) == code

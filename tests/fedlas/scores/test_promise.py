@@ -93,8 +93,9 @@ def test_without_a_promise_it_is_said_what_would_do() -> None:
     assert accepted_within(noisy, reachable, 0.05) is not None
     assert accepted_within(noisy, reachable - 0.01, 0.05) is None
     assert more_labels(noisy, np.full(1000, 0.11), 0.05, 0.05) is None
-    more = more_labels(rows(100, []), np.full(100, 0.01), 0.05, 0.05)
-    assert 500 < more < 2000
+    more = more_labels(rows(50, []), np.full(50, 0.3), 0.05, 0.05)  # a curve of few rows says little: all were right
+    assert accepted_within(rows(50 + more, []), 0.05, 0.05) is not None
+    assert 15 <= more < 200
 
 
 def test_planned_labels_are_enough_in_four_of_five_samples() -> None:

@@ -51,7 +51,7 @@ def test_a_csv_becomes_a_promise(working: Api) -> None:
     ours = calibrate_table(ScoreTable({"score": scores}, right, ("0", "1")))
     assert record["promise"] == ours.report.promise.model_dump(mode="json")
     assert (record["verdict"], record["input"], record["version"]) == ("post_hoc", "score", 1)
-    asked = [9.5, record["promise"]["threshold"], record["promise"]["threshold"] - 0.1, None, 1]
+    asked = [9.5, record["promise"]["threshold"], record["promise"]["threshold"] - 0.1, None, 95]  # of another scale
     expected = sigmoid(ours.model.log_odds(np.array([[np.nan if s is None else s] for s in asked])))
     for called in (record["id"], "judge"):
         answer = working.post(f"{PATH}/{called}/predict", json={"scores": asked})
@@ -101,8 +101,10 @@ def test_a_name_is_taken_over_only_by_a_promise_as_strong(working: Api) -> None:
     assert "promises more" in loose["not_published"]
     name = working.client.get("/v1/names/judge").json()
     assert name["versions"] == {"1": first["model_id"]}
-    strong = fit(working, csv(*judge(seed=3)), publish_as="judge")
+    strong = fit(working, csv(*judge(seed=3)), publish_as="judge", valid_for="judge-3")
     assert (strong["version"], strong["not_published"]) == (2, None)
+    unsaid = fit(working, csv(*judge(seed=4)), publish_as="judge")
+    assert "is valid for 'judge-3'" in unsaid["not_published"]
 
 
 def test_the_same_question_is_no_second_look(working: Api) -> None:
@@ -110,6 +112,7 @@ def test_the_same_question_is_no_second_look(working: Api) -> None:
     content = csv(*judge())
     first, again = fit(working, content), fit(working, content, publish_as="judge")
     assert (again["promise"], again["report"]["looks"]) == (first["promise"], 0)
+    assert fit(working, content, promise={"precision": 0.95})["promise"] == first["promise"]
     other = fit(working, content, promise={"max_error": 0.1})
     assert other["report"]["looks"] == 1
 

@@ -132,6 +132,8 @@ def _obstacle(unit: UnitOfWork, name: str, fresh: ScoreServing) -> str | None:
     before = ScoreServing.read(served)
     if before.signals != fresh.signals:
         return f"{name!r} takes {', '.join(before.signals)}, and this {', '.join(fresh.signals)}"
+    if before.valid_for is not None and fresh.valid_for is None:
+        return f"the version that answers is valid for {before.valid_for!r}: say valid_for of this one, too"
     if before.promise.threshold is None:
         return None
     if fresh.promise.threshold is None:
