@@ -46,7 +46,7 @@ def calibrate(
     """Calibrate the scores in a file, write the files that were asked for, and print the promise and the verdict."""
     if (file.startswith("mdl_") and not Path(file).exists()) or not _holds_scores(file_of(Path(file))):
         raise UsageError(
-            f"{file} has no column 'score', and none 'signal_…'; a model needs its labelled rows, DATA, too."
+            f"Missing argument 'DATA'. {file} holds no column 'score' or 'signal_…', so it must be a model."
         )
     asked = {name for name in session.params if str(session.get_parameter_source(name)).endswith("COMMANDLINE")}
     if strange := sorted(asked - _KNOWN):

@@ -14,9 +14,15 @@ ScoreVerdict = Literal["post_hoc", "unchanged", "undetermined"]
 class WantedPromise(Strict):
     """The promise that a threshold is to keep: one of `max_error`, `precision` and `recall`."""
 
-    max_error: float | None = Field(None, gt=0, lt=1, description="At most this share of the accepted rows is wrong.")
-    precision: float | None = Field(None, gt=0, lt=1, description="At least this share of the accepted rows is right.")
-    recall: float | None = Field(None, gt=0, lt=1, description="At least this share of the right rows is accepted.")
+    max_error: float | None = Field(
+        None, ge=1e-4, le=0.9999, description="At most this share of the accepted rows is wrong."
+    )
+    precision: float | None = Field(
+        None, ge=1e-4, le=0.9999, description="At least this share of the accepted rows is right."
+    )
+    recall: float | None = Field(
+        None, ge=1e-4, le=0.9999, description="At least this share of the right rows is accepted."
+    )
     confidence: float = Field(0.95, ge=0.5, le=0.9999, description="The probability with which the promise is kept.")
 
     @model_validator(mode="after")
@@ -74,7 +80,7 @@ class ScorePromise(MadeThreshold):
 class CurvePoint(Document):
     """The probability of being right at one score, with its band."""
 
-    score: float = Field(description="The score, of several signals their sum.")
+    score: float = Field(description="The score, of several signals their probability.")
     probability: float = Field(description="The probability that such a row is right.")
     low: float = Field(description="The lower end of the band there.")
     high: float = Field(description="The upper end of the band there.")
@@ -109,7 +115,7 @@ class ScoreReport(Document):
     band: float = Field(0.9, description="The confidence of the band.")
     counts: list[list[float]] = Field(
         default_factory=list,
-        description="Score, accepted rows and errors at or beyond it, at the ranks that were tested.",
+        description="Score, accepted rows, errors and their bound at or beyond it, for a picture.",
     )
     valid_for: str | None = Field(None, description="The version of score, judge or prompt that it holds for.")
     looks: int = Field(0, description="How often these rows were judged before.")
@@ -126,4 +132,5 @@ class ScoreServing(Document):
     knots: list[float] = Field(description="Scores (J,), of several signals their pool, ascending.")
     low: list[float] = Field(description="The lower ends (J,) of the band.")
     high: list[float] = Field(description="The upper ends (J,) of the band.")
+    rising: bool = Field(True, description="False where the probability falls as the score grows.")
     valid_for: str | None = None

@@ -17,6 +17,6 @@ from fedlas.extras import require
 
 require("arrays", "numpy", "pydantic", "scipy")
 
-from fedlas.guarantees.guarantees import EVERY_CLASS, Guarantees, Unreachable
+from fedlas.guarantees.guarantees import EVERY_CLASS, Guarantees, Unreachable, band_at
 
-__all__ = ["EVERY_CLASS", "Guarantees", "Unreachable"]
+__all__ = ["EVERY_CLASS", "Guarantees", "Unreachable", "band_at"]

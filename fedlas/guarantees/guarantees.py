@@ -44,6 +44,23 @@ def upper_bound(successes: ArrayLike, trials: ArrayLike, level: float) -> Floats
     return np.where(bounded, betainccinv(x + 1, np.where(bounded, n - x, 1), level), 1.0)
 
 
+def band_at(positions: Floats, knots: Floats, low: Floats, high: Floats, *, rising: bool) -> tuple[Floats, Floats]:
+    """Bounds (N,) of a monotone curve that has bounds (J,) at ascending knots; those of NaN are 0 and 1.
+
+    Beyond the knots, and between them, a bound is that of the nearest knot that monotony lets speak.
+
+    >>> band_at(np.array([0.5, 9.0]), np.array([0.0, 1.0]), np.array([0.1, 0.4]), np.array([0.3, 0.9]), rising=True)
+    (array([0.1, 0.4]), array([0.9, 1. ]))
+    """
+    before = np.searchsorted(knots, positions, side="right")  # knots at or below
+    after = np.searchsorted(knots, positions, side="left")  # the first at or above
+    lowest, highest = np.append(0.0, low), np.append(high, 1.0)
+    if not rising:
+        before, after, lowest, highest = after, before, np.append(low, 0.0), np.append(1.0, high)
+    gone = np.isnan(positions)
+    return np.where(gone, 0.0, lowest[before]), np.where(gone, 1.0, highest[after])
+
+
 Bools = NDArray[np.bool_]
 #: More would allow a finer choice of threshold and make every bound wider (they share δ).
 NUM_THRESHOLDS = 20

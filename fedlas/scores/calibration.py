@@ -23,6 +23,7 @@ from fedlas.contract.scores import (
     WantedPromise,
 )
 from fedlas.data.labels import codes
+from fedlas.errors import BadDataset
 from fedlas.gate.gate import ledger_level
 from fedlas.guarantees.guarantees import upper_bound
 from fedlas.metrics.statistics import Floats, Ints
@@ -64,6 +65,7 @@ class ScoreCalibration:
             knots=[point.score for point in curve],
             low=[point.low for point in curve],
             high=[point.high for point in curve],
+            rising=curve[-1].probability >= curve[0].probability,
             valid_for=self.report.valid_for,
         )
 
@@ -84,6 +86,9 @@ def calibrate_table(
         looks_before: how often these rows were judged before; each look spends a part of the level.
     """
     wanted = wanted or WantedPromise()
+    if wanted.recall is not None and (table.groups is not None or table.weights is not None):
+        found = "groups" if table.weights is None else "weights"
+        raise BadDataset("bad_role", f"a recall can be promised of rows that count alike, and these have {found}")
     values = table.values
     groups = None if table.groups is None else codes(table.groups)
     weights = np.ones(len(table.right)) if table.weights is None else table.weights
@@ -107,7 +112,8 @@ def calibrate_table(
     position = probs if several else values[promising][:, 0]
     rank = 0.0 if several else rank_score(Evidence(position, right, None, weights))
     # Where the direction is chance, both are paid for; there is none where all scores or labels are one.
-    ways = 2 if 0 < abs(rank) < _SURE_DIRECTION else 1
+    alike = table.groups is None and table.weights is None
+    ways = 2 if rank != 0 and not (alike and abs(rank) > _SURE_DIRECTION) else 1
     level, next_level = (
         ledger_level(looks, 1 - wanted.confidence) / ways for looks in (looks_before, looks_before + 1)
     )
@@ -268,7 +274,7 @@ def _promise(
             made, wanted, higher=rows.higher, what="the score" if len(table.signals) == 1 else "the probability"
         ),
         population=f"Rows like these are exchangeable with the {len(table.right):,} that were sent{held}: chosen in "
-        f"the same way, with the same {what}.{later}",
+        f"the same way, with the same {what}, and as many as was decided on before.{later}",
         max_error=None if wanted.recall is not None else round(wanted.error, 9),
         recall=wanted.recall,
         confidence=wanted.confidence,

@@ -4,8 +4,9 @@ Members are the calibrators of two classes over two scales of the score, the sco
 1, its log-odds; they are pooled by likelihood on rows that none was fitted on, together with the plain share of right
 rows, which holds where rows are few. The pool is read off at a few knots.
 
-The band is exact and pointwise for a probability that grows with the score: the rows just below a score are right less
-often than rows at it, those just above more often, so that Clopper and Pearson's bounds of such blocks bound it.
+The band is exact at each score by itself for a probability that grows with the score: rows just below a score are right
+less often than rows at it, those just above more often, so that Clopper and Pearson's bounds of such blocks bound it.
+Between knots its lower end is that of the knot before, its upper end that of the next.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 from fedlas.calibrators import AffineScaling, BetaScaling, IsotonicScaling, QuadraticScaling
 from fedlas.calibrators.base import LogitsCalibrator
 from fedlas.calibrators.pool import mixture_weights
-from fedlas.guarantees.guarantees import upper_bound
+from fedlas.guarantees.guarantees import band_at, upper_bound
 from fedlas.metrics.statistics import Floats, Ints
 from fedlas.race.results import make_folds
 from fedlas.scores.promise import effective_counts
@@ -38,6 +39,8 @@ BAND_LEVEL = 0.1
 #: Scores closer to 0 and 1 than float64 can tell: at 1e-6 naive Bayes on spam, nine in ten of whose scores are nearer
 #: to 1, lost 0.13 of NLL.
 _EDGE = 1e-15
+#: Scores further from the median, in quarters of the range of the middle 80 %, count as if they were as far.
+_FAR = 20.0
 #: A share of right rows is taken with so many rows more, half of which are right.
 _PRIOR_ROWS = 2.0
 #: The weights of highest likelihood count like their rows, those by the evidence of each member alone like so many: of
@@ -66,9 +69,8 @@ class Curve:
 
     def band(self, scores: Floats) -> tuple[Floats, Floats]:
         """Bounds (N,) of the probabilities; those of a missing score are 0 and 1."""
-        gone = np.isnan(scores)
-        low, high = (np.interp(scores, self.knots, ends) for ends in (self.low, self.high))
-        return np.where(gone, 0.0, low), np.where(gone, 1.0, high)
+        rising = bool(self.log_odds[-1] >= self.log_odds[0])
+        return band_at(scores, self.knots, self.low, self.high, rising=rising)
 
 
 def sigmoid(log_odds: Floats) -> Floats:
@@ -170,8 +172,10 @@ def _scales(scores: Floats) -> list[_Member]:
     known = scores[~np.isnan(scores)]
     if len(known) == 0:
         return [np.zeros_like]
-    middle, spread = float(np.median(known)), float(known.std()) or 1.0
-    scales: list[_Member] = [lambda values: 2 * (values - middle) / spread]
+    least, middle, most = np.quantile(known, [0.1, 0.5, 0.9])
+    spread = float(most - least) or float(known.std()) or 1.0
+    # A sentinel of -999, or a single score of 1e6, must not be what the others are measured by.
+    scales: list[_Member] = [lambda values: np.clip(4 * (values - middle) / spread, -_FAR, _FAR)]
     if known.min() >= 0 and known.max() <= 1:
         scales.append(lambda values: np.log(np.clip(values, _EDGE, 1 - _EDGE) / np.clip(1 - values, _EDGE, 1 - _EDGE)))
     return scales
@@ -231,7 +235,7 @@ def read_off(evidence: Evidence, pool: _Member, *, sign: int) -> Curve:
 
 
 def _band(evidence: Evidence, knots: Floats, sign: int) -> tuple[Floats, Floats]:
-    """Bounds (J,) at each knot."""
+    """Bounds (J,) at each knot; blocks hold whole runs of equal scores, so that no order of the file decides."""
     order = np.argsort(sign * evidence.scores, kind="stable")
     rows, scores = evidence[order], sign * evidence.scores[order]
     sizes = [size for size in _BLOCKS if size <= len(scores)] or [len(scores)]
@@ -241,13 +245,15 @@ def _band(evidence: Evidence, knots: Floats, sign: int) -> tuple[Floats, Floats]
         # At the score or worse, and at it or better: equal scores belong to both.
         ends = int(np.searchsorted(scores, knot, side="right")), int(np.searchsorted(scores, knot, side="left"))
         for size in sizes:
-            if (begin := ends[0] - size) >= 0:
+            if ends[0] >= size:
+                begin = int(np.searchsorted(scores, scores[ends[0] - size], side="left"))
                 below = rows[np.arange(begin, ends[0])]
                 low[place] = max(low[place], 1 - _upper(1 - below.right, below, level))
-            if (end := ends[1] + size) <= len(scores):
+            if ends[1] + size <= len(scores):
+                end = int(np.searchsorted(scores, scores[ends[1] + size - 1], side="right"))
                 above = rows[np.arange(ends[1], end)]
                 high[place] = min(high[place], _upper(above.right, above, level))
-    return np.maximum.accumulate(low[::sign])[::sign], np.minimum.accumulate(high[::-sign])[::-sign]
+    return low, high
 
 
 def _upper(hits: Ints, block: Evidence, level: float) -> float:

@@ -16,7 +16,7 @@ def promised(made: MadeThreshold, wanted: WantedPromise, *, higher: bool, what: 
     """The promise in one sentence, or why there is none."""
     sure = f"({100 * wanted.confidence:.4g} % confidence)"
     if made.threshold is not None and made.accepted_share is not None:
-        at = f"where {what} is {made.threshold:.6g} {'or above' if higher else 'or below'}"
+        at = f"where {what} is {made.threshold:.9g} {'or above' if higher else 'or below'}"
         share = f"that is {100 * made.accepted_share:.3g} % of rows like these"
         if wanted.recall is not None:
             return (
@@ -42,7 +42,7 @@ def by_slice(promise: ScorePromise) -> str:
     """The thresholds of the slices in one sentence, those with one first."""
     made = [one for one in promise.per_slice if one.threshold is not None]
     shown = [
-        f"{one.value} {one.threshold:.6g} ({100 * (one.accepted_share or 0):.3g} %)" for one in made[:_SLICES_SHOWN]
+        f"{one.value} {one.threshold:.9g} ({100 * (one.accepted_share or 0):.3g} %)" for one in made[:_SLICES_SHOWN]
     ]
     left = len(promise.per_slice) - len(shown)
     others = [f"{left} {'others' if shown else 'slices'} in the table below"] if len(made) > len(shown) else []

@@ -26,6 +26,9 @@ from fedlas.scores.columns import is_signal
 MIN_ROWS = 10
 MAX_ROWS = 100_000
 MAX_SIGNALS = 64
+#: Numbers of all signals together: 100,000 rows of 64 took five minutes and 7 GB.
+MAX_VALUES = 1_000_000
+MAX_SCORE = 1e100
 MAX_SLICES = 100
 #: JSON is read as a whole.
 MAX_JSON_BYTES = 64 << 20
@@ -127,7 +130,7 @@ def _parsed(text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError:
-        return [json.loads(line) for line in text.splitlines() if line.strip()]
+        return [json.loads(line) for line in text.split("\n") if line.strip()]
 
 
 def _column(name: str, values: list[Any]) -> Array:
@@ -179,6 +182,8 @@ def table_of(
     if not MIN_ROWS <= rows <= MAX_ROWS:
         code = "too_few_rows" if rows < MIN_ROWS else "too_many_rows"
         raise BadDataset(code, f"{rows} rows were sent, needed are {MIN_ROWS} to {MAX_ROWS}")
+    if rows * len(names) > MAX_VALUES:
+        raise BadDataset("too_many_rows", f"{rows} rows of {len(names)} signals, at most {MAX_VALUES} numbers are read")
     right, words = _outcomes(found.label, columns[found.label], outcomes)
     unused = [name for name in columns if name not in taken and name not in names]
     return ScoreTable(
@@ -200,10 +205,13 @@ def _signal(name: str, values: Array) -> Floats:
     if values.dtype.kind not in "biuf":
         row, text = next((row, text) for row, text in enumerate(as_text(values).tolist()) if not _is_number(text))
         raise BadDataset("bad_scores", f"'{name}' is {text[:60]!r} in row {row} (counted from 0), no number")
-    numbers = values.astype(np.float64)
-    if np.isinf(numbers).any():
-        row = int(np.flatnonzero(np.isinf(numbers))[0])
-        raise BadDataset("non_finite", f"'{name}' is {numbers[row]} in row {row} (counted from 0); leave it empty")
+    # float32 is read as it is written: 0.6 and no 0.6000000238.
+    short = values.dtype.kind == "f" and values.dtype.itemsize < 8
+    numbers = (values.astype(np.str_) if short else values).astype(np.float64)
+    if (far := np.abs(numbers) > MAX_SCORE).any():
+        row = int(np.flatnonzero(far)[0])
+        raise BadDataset("non_finite", f"'{name}' is {numbers[row]:g} in row {row} (counted from 0); leave it empty")
+    numbers[np.abs(numbers) < 1 / MAX_SCORE] = 0.0
     return numbers
 
 
@@ -232,7 +240,8 @@ def _outcomes(name: str, labels: Array, given: Sequence[str] | None) -> tuple[In
         return (texts == given[1]).astype(np.int64), (given[0], given[1])
     folded = np.char.lower(texts)
     is_right, is_wrong = np.isin(folded, _RIGHT), np.isin(folded, _WRONG_WORDS)
-    if len(found) > 2 or not (is_right | is_wrong).all():
+    one_outcome = len(set(folded.tolist())) > 1 and (is_right.all() or is_wrong.all())
+    if len(found) > 2 or one_outcome or not (is_right | is_wrong).all():
         advice = "for two words say class_names=WRONG,RIGHT, in this order" if len(found) == 2 else "two are needed"
         raise BadDataset("bad_labels", f"'{name}' holds {', '.join(found[:10])}: labels are 0 and 1; {advice}")
     words = [
@@ -251,7 +260,7 @@ def _groups(name: str, values: Array) -> Array:
 
 def _weights(name: str, values: Array) -> Floats:
     numbers = values.astype(np.float64) if values.ndim == 1 and values.dtype.kind in "biuf" else np.full(1, np.nan)
-    if not (np.isfinite(numbers).all() and numbers.min() >= 0 and numbers.sum() > 0):
+    if not (np.isfinite(numbers).all() and numbers.min() >= 0 and numbers.sum() > 0 and numbers.max() <= MAX_SCORE):
         raise BadDataset("bad_weights", f"'{name}' must hold a number that is not negative for each row, not all zero")
     return np.asarray(numbers / numbers.mean())
 

@@ -7,6 +7,7 @@ import orjson
 
 from fedlas.contract.predictions import ScoreRequest
 from fedlas.contract.scores import ScoreServing
+from fedlas.guarantees import band_at
 from service.predict.call import InferenceCall
 from service.predict.engine.profile import Outputs
 from service.predict.formats.json_inputs import check_json
@@ -64,9 +65,9 @@ def _written(
     """The answer: each row is accepted by its own score, of several signals by their probability."""
     probs = outputs["probabilities"][:, 1].astype(np.float64)
     position = values[:, 0] if len(serving.signals) == 1 else probs
-    gone = np.isnan(position)
-    low, high = (np.interp(position, serving.knots, ends) for ends in (serving.low, serving.high))
-    low, high = np.where(gone, 0.0, np.minimum(low, probs)), np.where(gone, 1.0, np.maximum(high, probs))
+    knots, least, most = (np.array(part) for part in (serving.knots, serving.low, serving.high))
+    low, high = band_at(position, knots, least, most, rising=serving.rising)
+    low, high = np.minimum(low, probs), np.maximum(high, probs)
     stale = request.valid_for is not None and request.valid_for != serving.valid_for
     accepted = _accepted(position, serving, request, stale=stale)
     columns = zip(probs.tolist(), low.tolist(), high.tolist(), accepted, strict=True)

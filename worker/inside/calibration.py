@@ -30,6 +30,7 @@ from fedlas.data.dataset import Array
 from fedlas.data.duplicates import SeenRows
 from fedlas.data.labels import as_text
 from fedlas.data.scores import read_scores
+from fedlas.errors import BadDataset
 from fedlas.export.scores_graph import priors_input
 from fedlas.progress import JobProgress
 from fedlas.report import reliability_svg, report_html
@@ -171,6 +172,9 @@ def fit_scores(order: ScoresOrder, files: Files, folder: Path, emit: Emit) -> Sc
 def _fit_score(order: ScoresOrder, columns: Mapping[str, Array], folder: Path) -> ScoresResult:
     """Calibrate one score or several signals; the same files."""
     options = order.options
+    if options.method != "auto":
+        message = f"method {options.method!r} is for logits and probabilities; a score is fitted by all that suit it"
+        raise BadDataset("unsuitable_method", message)
     table = table_of(columns, roles=options.roles, outcomes=options.class_names, slice=options.slice)
     calibration = calibrate_table(
         table,

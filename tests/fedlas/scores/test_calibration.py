@@ -143,3 +143,34 @@ def test_the_file_computes_the_same(tmp_path: Path, several: bool) -> None:
     assert probs[:, 1] == pytest.approx(sigmoid(calibration.model.log_odds(values)), abs=1e-6)
     profile = json.loads(session.get_modelmeta().custom_metadata_map["fedlas_profile"])
     assert profile["scores"]["promise"]["max_error"] == pytest.approx(0.1)
+
+
+def test_the_band_of_a_flat_curve_holds() -> None:
+    """A score that means nothing has a band that misses its one probability at no more than a tenth of the knots."""
+    rng = np.random.default_rng(0)
+    missed = []
+    for _ in range(20):
+        curve, _ = fit_curve(Evidence(rng.random(2000), (rng.random(2000) < 0.8).astype(np.int64), None, np.ones(2000)))
+        missed.append(((curve.low > 0.8) | (curve.high < 0.8)).mean())
+    assert np.mean(missed) <= 0.1
+
+
+def test_the_order_of_the_file_decides_nothing() -> None:
+    """Rows that are sorted by their label have the answer of the same rows in any order, of tied scores too."""
+    scores, right, _ = judge(2000)
+    scores = np.ceil(5 * scores)
+    order = np.argsort(right, kind="stable")
+    sorted_, plain = (calibrate_table(table(scores[rows], right[rows])).report for rows in (order, np.arange(2000)))
+    assert sorted_.promise == plain.promise
+    lows, others = ([one.low for one in report.curve] for report in (sorted_, plain))
+    assert lows == pytest.approx(others, abs=0.02)
+
+
+def test_an_outlier_hides_nothing() -> None:
+    """A single score of a million leaves the probabilities of the others as they are."""
+    rng = np.random.default_rng(1)
+    scores = rng.random(1000)
+    right = (rng.random(1000) < 0.3 + 0.6 * scores).astype(np.int64)
+    scores[0] = 1e6
+    curve, _ = fit_curve(Evidence(scores, right, None, np.ones(1000)))
+    assert sigmoid(curve(np.array([0.1, 0.9]))) == pytest.approx([0.36, 0.84], abs=0.06)

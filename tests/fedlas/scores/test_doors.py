@@ -124,7 +124,10 @@ def test_arguments_that_do_not_go_together() -> None:
     for given, words in (
         ({"model": 1, "labels": RIGHT}, "labels go with scores="),
         ({"model": 1, "scores": SCORES, "labels": RIGHT}, "not both"),
-        ({"scores": SCORES, "labels": RIGHT, "promise": {"max_error": 2}}, "promise: Input should be less than 1"),
+        (
+            {"scores": SCORES, "labels": RIGHT, "promise": {"max_error": 2}},
+            "promise: Input should be less than or equal to 0.9999",
+        ),
     ):
         with pytest.raises(ConversionError, match=words):
             fedlas.calibrate(**given)  # type: ignore[call-overload]

@@ -109,3 +109,18 @@ def test_planned_labels_are_enough_in_four_of_five_samples() -> None:
     assert 0.7 <= passed / 200 <= 0.92
     with pytest.raises(ValueError, match=r"must lie in 0\.\.0\.1"):
         planned_labels(0.1, 0.5, 0.05, error_there=0.1)
+
+
+def test_rare_heavy_groups_break_no_promise() -> None:
+    """Where all errors are in a few large groups the promise is broken in at most 5 % of 500 samples."""
+    rng, broken, made = np.random.default_rng(0), 0, 0
+    for _ in range(500):
+        heavy = rng.random(300) < 0.01
+        sizes = np.where(heavy, 10, 1)
+        clusters, wrong = np.repeat(np.arange(300), sizes), np.repeat(heavy, sizes)
+        rows = Rows.of(rng.random(len(wrong)), wrong, clusters=clusters)
+        broken += accepted_within(rows, 0.05, 0.05) is not None  # 9.2 % of all rows are wrong, whatever their score
+        alone = Rows.of(np.repeat(rng.random(300), 10), np.zeros(3000, bool), clusters=np.repeat(np.arange(300), 10))
+        made += accepted_within(alone, 0.05, 0.05) is not None
+    assert broken / 500 <= 0.05
+    assert made == 500  # groups of one size that are all right

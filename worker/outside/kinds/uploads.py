@@ -136,6 +136,9 @@ def _obstacle(unit: UnitOfWork, name: str, fresh: ScoreServing) -> str | None:
         return f"the version that answers is valid for {before.valid_for!r}: say valid_for of this one, too"
     if before.promise.threshold is None:
         return None
+    made = {one.value for one in before.promise.per_slice if one.threshold is not None}
+    if made - {one.value for one in fresh.promise.per_slice if one.threshold is not None}:
+        return f"the version that answers has thresholds by {before.promise.slice!r} that this one lacks"
     if fresh.promise.threshold is None:
         return f"the version that answers promises something, and this one does not: {fresh.promise.sentence}"
     errors, recalls, sure = (
