@@ -182,6 +182,17 @@ class ModelPromise(Document):
     threshold: float = Field(description="The confidence from which on rows are answered.")
     answered_share: float | None = Field(None, description="The share of the guarantee rows that it answers.")
 
+    @property
+    def sentence(self) -> str:
+        """The promise in words."""
+        share = self.answered_share
+        covered = "" if share is None else f"; that is {100 * share:.3g} % of rows like these"
+        return (
+            f"Answer by itself where the confidence is {self.threshold:.6g} or above: at most "
+            f"{100 * self.max_error:.4g} % of these answers are wrong ({100 * self.confidence:.4g} % confidence)"
+            f"{covered}."
+        )
+
 
 class GuaranteesDocument(Document):
     """The tables from which guarantees are read; `fedlas.guarantees.Guarantees` computes them."""

@@ -19,7 +19,7 @@ from fedlas.contract.figures import (
     RiskCoverage,
     SliceTable,
 )
-from fedlas.contract.profiles import Notice, SeenByModel
+from fedlas.contract.profiles import ModelPromise, Notice, SeenByModel
 from fedlas.contract.records import Served, ServedKind
 from fedlas.contract.sections import (
     AddedParts,
@@ -281,11 +281,16 @@ class Differences(Indexed):
 class Report(Document):
     """The report of a job: all its evidence."""
 
+    promise: ModelPromise | None = Field(
+        None, description="The confidence from which on at most 5 % of the answers are wrong; null where none keeps it."
+    )
     subject: Subject | None = Field(description="The model, the dataset and the job of the report.")
     verdict: ServedKind
     serves: Annotated[Served, OPEN] = Field(description="`calibrated`, or the `uploaded` model as it came.")
     significant: bool | None = Field(description="Whether test rows show the served model to be better.")
-    summary: tuple[str, ...] = Field(description="The outcome in sentences; the two of `advice` come first.")
+    summary: tuple[str, ...] = Field(
+        description="The outcome in sentences; the two of `advice` come first, then the promise."
+    )
     advice: tuple[str, ...] = Field(
         description="The served model with its confidence and how often that is right; then the next step."
     )

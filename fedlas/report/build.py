@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fedlas import metrics
-from fedlas.contract.profiles import Notice
+from fedlas.contract.profiles import GuaranteesDocument, Notice
 from fedlas.contract.report import EvaluationLedger, GateVerdict, Report, Subject, WrittenFile
 from fedlas.contract.sections import Diagnostics, LabelNoise, WorstParts
 from fedlas.deployment import Deployment
@@ -217,7 +217,9 @@ def build_report(
     calibration = evidence.calibration_accuracy
     right = SplitAccuracy.of(models["uploaded"].argmax(1) == rows.targets, groups=rows.groups)
     apart = splits_apart(calibration, right)
+    promised = evidence.guarantees if evidence.gate.serves == "calibrated" else None
     report = Report(
+        promise=None if promised is None else GuaranteesDocument.model_validate(promised.as_dict()).promise(),
         subject=evidence.subject,
         verdict=evidence.gate.verdict,
         serves=evidence.gate.serves,

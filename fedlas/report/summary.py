@@ -16,9 +16,10 @@ _FIRST = 3
 
 
 def summary(report: Report) -> list[str]:
-    """The summary: what is served and the next step, what to check first, numbers, the rest."""
+    """The summary: what is served and the next step, the promise, what to check first, numbers, the rest."""
     sentences = (
         *report.advice,
+        report.promise.sentence if report.promise else None,
         *report.warnings[:_FIRST],
         *report.gate.sentences,
         scores_sentence(report),

@@ -170,7 +170,7 @@ def table_of(
     slice = slice or ("slice" if "slice" in columns else next(iter(found.slices or ()), None))
     if slice is not None and slice not in columns:
         raise BadDataset("unknown_role_column", f"slice names '{slice}', but the columns are {', '.join(columns)}")
-    taken = {*found.columns(), slice}
+    taken = {*found.columns(), slice} - {found.split}  # all rows fit and promise
     names = [name for name in columns if name not in taken and is_signal(name)]
     if "score" in names and len(names) > 1:
         raise BadDataset("ambiguous_scores", f"either one score or several signals, found {', '.join(names[:20])}")
@@ -266,7 +266,8 @@ def _weights(name: str, values: Array) -> Floats:
 
 
 def _slices(name: str, values: Array) -> Array:
-    texts = as_text(values)
+    whole = values.dtype.kind == "f" and bool((values == np.round(values)).all())
+    texts = as_text(values.astype(np.int64) if whole else values)  # 1.0 is the slice that a client calls 1
     if (count := len(np.unique(texts))) > MAX_SLICES:
         raise BadDataset("bad_columns", f"'{name}' has {count} values, at most {MAX_SLICES} slices are promised for")
     return texts

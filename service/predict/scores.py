@@ -12,7 +12,7 @@ from service.predict.call import InferenceCall
 from service.predict.engine.profile import Outputs
 from service.predict.formats.json_inputs import check_json
 from service.predict.messages import Answer
-from service.registry.errors import InvalidRequest
+from service.registry.errors import InvalidRequest, NotFound
 
 _CALIBRATOR = "cal_"
 _MODEL = "mdl_"
@@ -22,11 +22,18 @@ _MARGIN = 1e-6
 
 
 async def predict_scores(call: InferenceCall) -> Answer:
-    if call.model.startswith(_CALIBRATOR):
-        call.model = _MODEL + call.model.removeprefix(_CALIBRATOR)
+    called = call.model
+    if called.startswith(_CALIBRATOR):
+        call.model = _MODEL + called.removeprefix(_CALIBRATOR)
     limit = call.settings.max_predict_json_bytes
     body = await call.body(limit, json=True)
-    model, queue = await call.find()
+    try:
+        model, queue = await call.find()
+    except NotFound as error:
+        if error.code != "unknown_model":
+            raise
+        message = f"there is no calibrator with the id or published name {called!r}"
+        raise NotFound("unknown_calibrator", message) from None
     body = await call.decompressed(body, limit, json=True)
     serving = model.profile.scores
     if serving is None:

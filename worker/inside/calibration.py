@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -176,6 +177,10 @@ def _fit_score(order: ScoresOrder, columns: Mapping[str, Array], folder: Path) -
         message = f"method {options.method!r} is for logits and probabilities; a score is fitted by all that suit it"
         raise BadDataset("unsuitable_method", message)
     table = table_of(columns, roles=options.roles, outcomes=options.class_names, slice=options.slice)
+    given = [name for name in ("class_priors", "split_shares") if getattr(options, name) is not None]
+    if given:
+        unused = f"{' and '.join(given)}: for logits and probabilities, and not used here."
+        table = replace(table, warnings=(*table.warnings, unused))
     calibration = calibrate_table(
         table,
         options.promise,

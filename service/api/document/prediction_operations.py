@@ -177,7 +177,14 @@ OPERATIONS = (
         parameters=[_TIMEOUT],
         body={"application/json": ScoreRequest},
         response={"application/json": ScoreAnswer},
-        codes=[*_MODEL_REFUSED, "invalid_json", "invalid_request", "non_finite_output", "not_a_score"],
+        codes=[
+            *_MODEL_REFUSED,
+            "unknown_calibrator",
+            "invalid_json",
+            "invalid_request",
+            "non_finite_output",
+            "not_a_score",
+        ],
     ),
     _infer(
         "/v2/models/{model}/infer",

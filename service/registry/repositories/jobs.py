@@ -406,8 +406,7 @@ class Calibrators(Records[tables.Calibrator]):
     def delete(self, record_id: str) -> list[str]:
         """Delete with its scores and its model, which must not be published; open work on it is closed."""
         row = self.get(record_id)
-        models = Models(self.session)
-        freed = [] if models.find(row.model_id) is None else models.delete(row.model_id)
         if row.status not in FINAL:
             EvaluationLedger(self.session).withdraw(record_id)
-        return [*freed, *self._delete(row)]
+        freed, models = self._delete(row), Models(self.session)
+        return freed if models.find(row.model_id) is None else [*freed, *models.delete(row.model_id)]

@@ -276,7 +276,12 @@ class Models(_Inspected[tables.Model]):
         return self.session.execute(query.order_by(tables.Model.id.desc()).limit(limit)).all()
 
     def delete(self, record_id: str) -> list[str]:
-        """Delete it; raises Conflict while it is published, too."""
+        """Delete it; raises Conflict while it is published, too, or while a calibrator of scores answers by it."""
+        calibrator = f"cal_{record_id.removeprefix('mdl_')}"
+        if self.session.get(tables.Calibrator, calibrator) is not None:
+            raise Conflict(
+                "in_use", f"{calibrator} answers by {record_id}: DELETE /v1/calibrators/{calibrator} takes both"
+            )
         published = select(tables.PublishedVersion.name).where(tables.PublishedVersion.model_id == record_id)
         if name := self.session.scalar(published):
             mend = f"DELETE /v1/names/{name}, or one version of it, first"

@@ -19,7 +19,7 @@ from fedlas.report.parts import OutOfFold, added_parts, loss_comparison
 from fedlas.report.recipe import recipe_sentences
 from fedlas.report.sections import confident_section, confident_sentence
 from tests.helpers.drawn_rows import drawn_logits
-from tests.helpers.reports import CALIBRATOR, is_whole, report
+from tests.helpers.reports import CALIBRATOR, UNCHANGED, is_whole, report
 
 SCALES = {"uploaded": 3.0, "temperature": 1.2, "post_hoc": 1.1, "trained": 1.0, "average": 1.0}
 
@@ -274,6 +274,12 @@ def test_promises_stand_beside_what_was_found() -> None:
     covered = next(row for row in made.as_dict()["guarantees"]["coverage"] if row["level"] == 0.9)
     assert covered["mean_size"] == pytest.approx(sets.sum(axis=1).mean())
     assert covered["covered"]["value"] == pytest.approx(sets[np.arange(1000), labels[2000:]].mean())
+    right = Guarantees.fit(probs[:2000], probs[:2000].argmax(axis=1), class_names=list("abcd"))
+    served, other = (report(probs[2000:], labels[2000:], guarantees=right, gate=g) for g in (CALIBRATOR, UNCHANGED))
+    assert served.promise is not None
+    assert (other.promise, served.promise.threshold) == (None, right.threshold_for(0.05))  # what is served promises
+    assert served.summary[2] == served.promise.sentence
+    assert is_whole(served).index(served.promise.sentence) < is_whole(served).index(served.advice[1])
     few = Guarantees.fit(probs[:50], labels[:50], class_names=list("abcd"))
     assert "cannot be promised" in is_whole(report(probs[2000:], labels[2000:], guarantees=few))
 

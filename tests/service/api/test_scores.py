@@ -161,5 +161,9 @@ def test_deleting(working: Api) -> None:
     record = fit(working, csv(*judge()), publish_as="judge")
     assert "'judge'" in problem(working.client.delete(f"{PATH}/{record['id']}"), 409, "in_use")["detail"]
     assert working.client.delete("/v1/names/judge").status_code == 204
+    told = problem(working.client.delete(f"/v1/models/{record['model_id']}"), 409, "in_use")["detail"]
+    assert f"DELETE {PATH}/{record['id']}" in told
     assert working.client.delete(f"{PATH}/{record['id']}").status_code == 204
     assert working.client.get(f"/v1/models/{record['model_id']}").status_code == 404
+    gone = working.client.post(f"{PATH}/{record['id']}/predict", json={"scores": [1]})
+    assert repr(record["id"]) in problem(gone, 404, "unknown_calibrator")["detail"]
