@@ -111,12 +111,6 @@ def calibrate_table(
     probs = sigmoid(model.log_odds(values[promising]))
     position = probs if several else values[promising][:, 0]
     rank = 0.0 if several else rank_score(Evidence(position, right, None, weights))
-    # Where the direction is chance, both are paid for; there is none where all scores or labels are one.
-    alike = table.groups is None and table.weights is None
-    ways = 2 if rank != 0 and not (alike and abs(rank) > _SURE_DIRECTION) else 1
-    level, next_level = (
-        ledger_level(looks, 1 - wanted.confidence) / ways for looks in (looks_before, looks_before + 1)
-    )
     rows = _Promising(
         position,
         table.right[promising] == 0,
@@ -124,6 +118,14 @@ def calibrate_table(
         None if groups is None else groups[promising],
         None if table.weights is None else weights[promising],
         higher=rank >= 0,
+    )
+    # Where the direction is chance, both are paid for; there is none where all scores or labels are one. Groups and
+    # weights tell it like so many rows as they count for.
+    known = rows.of(slice(None))[0]
+    sure = abs(rank) * np.sqrt(known.size / max(len(position), 1)) > _SURE_DIRECTION
+    ways = 1 if rank == 0 or sure else 2
+    level, next_level = (
+        ledger_level(looks, 1 - wanted.confidence) / ways for looks in (looks_before, looks_before + 1)
     )
     promise = _promise(rows, table, promising, wanted, (level, next_level))
     return ScoreCalibration(
