@@ -253,7 +253,7 @@ def published(unit: UnitOfWork, name: str, job: tables.Job, served: tables.Model
     """Make the served model the first version of a new name, or the next one where the job has shown enough."""
     # A name that answers is replaced only by a significantly better model; a new name shall answer.
     when = (job.request.get("publish_when") or "significant") if unit.names.exists(name) else "always"
-    if unit.names.exists(name) and "scores" in (unit.models.get(unit.names.resolve(name)).profile or {}):
+    if unit.names.exists(name) and (unit.models.get(unit.names.resolve(name)).profile or {}).get("scores"):
         return Publication(name=name, reason="it is the name of a calibrator of scores, which takes other requests")
     if when != "always" and job.serves != "calibrated":
         return Publication(name=name, reason=f"the uploaded model is served as it is ({job.verdict})")
