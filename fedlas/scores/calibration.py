@@ -106,28 +106,9 @@ def calibrate_table(
     verdict, needed = _verdict(
         row_losses(before, right) - row_losses(fitted.held_out, right), group_codes(on, len(right)), weights[fitting]
     )
-    several = model.weights is not None
-    # Of several signals rows are ordered by the probability that answers show.
-    probs = sigmoid(model.log_odds(values[promising]))
-    position = probs if several else values[promising][:, 0]
-    rank = 0.0 if several else rank_score(Evidence(position, right, None, weights))
-    rows = _Promising(
-        position,
-        table.right[promising] == 0,
-        1 - probs,
-        None if groups is None else groups[promising],
-        None if table.weights is None else weights[promising],
-        higher=rank >= 0,
-    )
-    # Where the direction is chance, both are paid for; there is none where all scores or labels are one. Groups and
-    # weights tell it like so many rows as they count for.
-    known = rows.of(slice(None))[0]
-    sure = abs(rank) * np.sqrt(known.size / max(len(position), 1)) > _SURE_DIRECTION
-    ways = 1 if rank == 0 or sure else 2
-    level, next_level = (
-        ledger_level(looks, 1 - wanted.confidence) / ways for looks in (looks_before, looks_before + 1)
-    )
-    promise = _promise(rows, table, promising, wanted, (level, next_level))
+    rows, rank = _promising(table, model, promising, groups)
+    levels = _levels(rows, rank, wanted, looks_before)
+    promise = _promise(rows, table, promising, wanted, levels)
     return ScoreCalibration(
         model,
         ScoreReport(
@@ -156,7 +137,7 @@ def calibrate_table(
             },
             curve=_points(model),
             band=1 - BAND_LEVEL,
-            counts=_counts(rows.of(slice(None))[0], level),
+            counts=_counts(rows.of(slice(None))[0], levels[0]),
             valid_for=valid_for,
             looks=looks_before,
             seed=seed,
@@ -180,6 +161,32 @@ def _parts(table: ScoreTable, groups: Ints | None, seed: int) -> tuple[Ints, Int
         return everything, everything[:0]
     promising = np.sort(np.concatenate(folds[:_PROMISING_FOLDS]))
     return np.delete(everything, promising), promising
+
+
+def _promising(table: ScoreTable, model: ScoreModel, chosen: Ints, groups: Ints | None) -> tuple[_Promising, float]:
+    """The rows that promise, and the rank correlation that says which way they are ordered (0 for several signals)."""
+    values, right = table.values[chosen], table.right[chosen]
+    weights = None if table.weights is None else table.weights[chosen]
+    probs = sigmoid(model.log_odds(values))
+    # Of several signals rows are ordered by the probability that answers show.
+    position, rank = probs, 0.0
+    if model.weights is None:
+        position = values[:, 0]
+        rank = rank_score(Evidence(position, right, None, np.ones(len(right))))
+    of_groups = None if groups is None else groups[chosen]
+    return _Promising(position, right == 0, 1 - probs, of_groups, weights, higher=rank >= 0), rank
+
+
+def _levels(rows: _Promising, rank: float, wanted: WantedPromise, looks_before: int) -> tuple[float, float]:
+    """The levels of this look and of the next one.
+
+    Where the direction is chance, both are paid for; there is none where all scores or labels are one. Groups and
+    weights tell it like so many rows as they count for.
+    """
+    counted = rows.of(slice(None))[0].size / max(len(rows.position), 1)
+    ways = 1 if rank == 0 or abs(rank) * np.sqrt(counted) > _SURE_DIRECTION else 2
+    this, following = (ledger_level(looks, 1 - wanted.confidence) / ways for looks in (looks_before, looks_before + 1))
+    return this, following
 
 
 def _reference(values: Floats, right: Ints, weights: Floats, best: Floats | None) -> tuple[str, Floats]:

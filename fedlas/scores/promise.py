@@ -66,7 +66,7 @@ class Rows:
     @cached_property
     def largest(self) -> float:
         """The mass of the heaviest group or row of all, accepted or not; 1 where all are alike."""
-        if self.clusters is None and self.weights is None:
+        if len(self.scores) == 0 or (self.clusters is None and self.weights is None):
             return 1.0
         codes = np.arange(len(self.scores)) if self.clusters is None else self.clusters
         return float(np.bincount(codes, self.weights).max()) or 1.0

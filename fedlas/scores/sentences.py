@@ -24,6 +24,10 @@ def promised(made: MadeThreshold, wanted: WantedPromise, *, higher: bool, what: 
                 f"{sure}; {share}."
             )
         return f"Accept by itself {at}: at most {100 * wanted.error:.4g} % of these are wrong {sure}; {share}."
+    if made.num_rows == 0:
+        return (
+            "No threshold: several signals are fitted on some groups and promised on others, and fewer than five came."
+        )
     if wanted.recall is not None:
         return (
             f"No threshold holds {100 * wanted.recall:.4g} % of the right rows {sure}: too few of these rows are right."

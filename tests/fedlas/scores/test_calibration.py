@@ -126,6 +126,14 @@ def test_several_signals_are_better_than_the_best() -> None:
     assert calibration.report.influence["signal_noise"] < 0.2 < calibration.report.influence["signal_b"]
 
 
+def test_too_few_groups_promise_nothing() -> None:
+    """Several signals of three groups leave none that fitted nothing, and the sentence says so."""
+    columns, right, _ = signals(60)
+    promise = calibrate_table(ScoreTable(columns, right, WORDS, groups=np.arange(60) % 3)).report.promise
+    assert (promise.threshold, promise.num_rows) == (None, 0)
+    assert "fewer than five" in promise.sentence
+
+
 @pytest.mark.parametrize("several", [False, True])
 def test_the_file_computes_the_same(tmp_path: Path, several: bool) -> None:
     """ONNX Runtime gives the model's probabilities, of missing and extreme values too, from a few kilobytes."""
