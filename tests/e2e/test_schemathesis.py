@@ -25,7 +25,8 @@ def conform(
 ) -> None:
     """Fail with what schemathesis has found; `known` are values of parameters that exist."""
     lines = [f'"path.{name}" = "{value}"' for name, value in (known or {}).items()]
-    (folder / "schemathesis.toml").write_text("\n".join(["[parameters]", *lines, ""]))
+    hooks = Path(__file__).with_name("schemathesis_hooks.py")
+    (folder / "schemathesis.toml").write_text("\n".join([f'hooks = "{hooks}"', "[parameters]", *lines, ""]))
     program = Path(sys.executable).with_name("schemathesis")
     command = [
         *(str(program), "--config-file", str(folder / "schemathesis.toml"), "run"),
@@ -37,7 +38,7 @@ def conform(
     assert done.returncode == 0, shown[-_SHOWN:]
 
 
-@pytest.mark.timeout(600)  # about ten thousand requests, many of which a worker inspects: 260 s on two quiet cores
+@pytest.mark.timeout(600)  # about ten thousand requests, some of which a worker inspects
 @pytest.mark.parametrize("document", ["openapi.json", "openapi-v2.json"])
 def test_any_request(own_service: Service, tmp_path: Path, document: str) -> None:
     """Whatever is sent: no 5xx, no status, header or media type that is not documented, no answer beyond its schema."""
