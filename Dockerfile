@@ -54,7 +54,8 @@ COPY worker worker
 RUN --mount=type=cache,target=/root/.cache/pip \
     pip install --no-deps --force-reinstall . && rm -rf build *.egg-info
 COPY deploy/worker_health.py /app/worker_health.py
-# The driver comes with the host's container toolkit; the CUDA libraries come with PyTorch's wheel.
+# The driver comes with the host's container toolkit; the CUDA libraries come with PyTorch's wheel. Workers list their
+# cards by nvidia-smi, which is of `utility`.
 ENV NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 USER fedlas

@@ -18,7 +18,7 @@ QUICK := $(addprefix tests/fedlas/,metrics calibrators losses guarantees gate de
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo lint quick test exhaustive chaos serve check bench bench-serving docs screenshots openapi wheel release-check clean
+.PHONY: help setup demo lint quick test exhaustive gpu chaos serve check bench bench-serving docs screenshots openapi wheel release-check clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -63,6 +63,10 @@ test: setup ## run the tests
 
 exhaustive: setup ## every architecture, both exporters, and every bad file alone and live (half an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "exhaustive and not gpu" --timeout 1800
+
+# An installed .venv, else any Python with PyTorch, ONNX Runtime and pytest: what is missing beside these is skipped.
+gpu: ## everything that needs a card, in minutes, and one table of it (without a card: why each is skipped)
+	$(firstword $(wildcard $(BIN)/python) $(PYTHON)) -m pytest -p no:cacheprovider -c tests/gpu/pytest.ini tests/gpu
 
 chaos: setup ## kill, stop, flush and fill everything under jobs, then ten busy minutes; a table of each (half an hour)
 	$(BIN)/python -m tests.chaos --seed 0 --jobs 16 --faults 300

@@ -6,11 +6,12 @@ FedLASError
 ├── Mismatch            model and dataset do not fit: `inputs_mismatch`, `class_mismatch`, …
 ├── BaselineMismatch    the uploaded model is far from the expected accuracy
 ├── PreconditionFailed  model and dataset certainly do not belong together: `label_order`, …
+├── DeviceTooSmall      a network of which a card's memory does not hold one row
 ├── ConversionError     an object in memory that cannot be written as a file that the service takes
 └── ExportError         a file that does not compute what was trained; another finalist is served in its place
 
-All but ConversionError are ValueErrors too, as functions of arrays raise them; errors of the client are none
-(`fedlas.client.errors`).
+All but DeviceTooSmall and ConversionError are ValueErrors too, as functions of arrays raise them; errors of the client
+are none (`fedlas.client.errors`).
 """
 
 from __future__ import annotations
@@ -49,6 +50,15 @@ class BaselineMismatch(FedLASError, ValueError):
 
 class PreconditionFailed(FedLASError, ValueError):
     """Model and dataset fit in form, but something is certainly wrong; `accept_warnings` goes on in spite of it."""
+
+
+class DeviceTooSmall(FedLASError):
+    """The memory of a card does not hold the network and one row; the CPU may."""
+
+    user_error = False
+
+    def __init__(self, message: str) -> None:
+        super().__init__("card_too_small", message)
 
 
 class ConversionError(FedLASError):

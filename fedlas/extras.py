@@ -1,6 +1,7 @@
 """Extras: what to install where a part of FedLAS finds a library missing. `import fedlas` alone needs none.
 
-A package that people import says first what it needs, and keeps its traceback to one sentence:
+Whether this machine has a GPU stands here as well, and the remedy where ONNX Runtime leaves it idle: nothing is loaded
+for that. A package that people import says first what it needs, and keeps its traceback to one sentence:
 
 >>> require("arrays", "numpy", "scipy")
 >>> require("client", "nothing_of_this_name")
@@ -11,11 +12,14 @@ fedlas.extras.MissingExtra: this needs nothing_of_this_name, which is not instal
 
 from __future__ import annotations
 
+import os
 from importlib.metadata import PackageNotFoundError, metadata, version
 from importlib.util import find_spec
+from pathlib import Path
 
 #: Extras that compute: each brings a build of ONNX Runtime, that for GPUs where its name ends in `-gpu`.
 FAMILY = ("runtime", "library", "sklearn", "service", "worker", "standalone")
+_MAX_GPUS = 64
 
 
 class TwoRuntimes(RuntimeError):
@@ -86,3 +90,21 @@ def installed(distribution: str) -> str | None:
         return version(distribution)
     except PackageNotFoundError:
         return None
+
+
+def has_gpu(devices: Path = Path("/dev")) -> bool:
+    """True where an NVIDIA device is here and not hidden; asking CUDA itself would take memory on it."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+        return False
+    # By their names: a process behind a wall may look at each of them, and may not list their folder.
+    return any((devices / f"nvidia{number}").exists() for number in range(_MAX_GPUS))
+
+
+def cuda_remedy() -> str:
+    """The remedy where the installed build of ONNX Runtime computes on the CPU, although this machine has a GPU."""
+    if installed("onnxruntime-gpu") is None:
+        return "this build knows no GPU: pip uninstall -y onnxruntime && pip install 'fedlas[runtime-gpu]'"
+    return (
+        "this build does not find the libraries of CUDA and cuDNN: pip install 'onnxruntime-gpu[cuda,cudnn]' and name "
+        "their folders in LD_LIBRARY_PATH, or install CUDA on this machine"
+    )

@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 _CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
-#: How ONNX Runtime, PyTorch and the C++ library say that there is no memory left, without a class of its own.
+#: How ONNX Runtime, PyTorch, CUDA and the C++ library say that there is no memory left, without a class of its own.
 _MEMORY_WORDS = (
     "can't allocate memory",
     "Failed to allocate memory",
@@ -25,6 +25,9 @@ _MEMORY_WORDS = (
     "bad_alloc",
     "start new thread",
     "CUDA out of memory",
+    "CUDA error: out of memory",
+    "CUDA failure 2:",  # cudaErrorMemoryAllocation
+    "STATUS_ALLOC_FAILED",  # of cuBLAS and cuDNN
 )
 #: Growth beyond which memory is released, and the shortest and longest interval between two checks: what steady work
 #: allocates again and again is released ever less often.

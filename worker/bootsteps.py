@@ -23,10 +23,12 @@ from celery.worker.control import Panel
 
 from service.confinement.confinement import controls_on
 from service.registry.errors import Unavailable
+from service.registry.queues import ANY_DEVICE, GPU_ONLY
 from service.registry.registry import Registry
 from service.registry.settings import WorkerSettings
 from worker.consumer import PermitTask
 from worker.outside import metrics
+from worker.outside.cards import Cards, pytorch_computes, visible_cards
 from worker.outside.metrics import serve_metrics
 from worker.outside.permits import Broker, BrokerCheck, Permits, PermitWatch, own_queue
 from worker.outside.recovery import Reaper, run_cleanup
@@ -83,8 +85,13 @@ class PermitWork(StartStopStep):  # type: ignore[misc]
         supervisor = Supervisor(
             settings, registry, name=name, stopping=self._stopping, expected=_log_protections(settings.work_dir / name)
         )
+        cards = Cards(
+            settings.data_dir.absolute() / "run" / "cards",
+            found if {ANY_DEVICE, GPU_ONLY} & {*queues} and (found := visible_cards()) and pytorch_computes() else [],
+        )
         self._permits = PermitTask.permits = Permits(
             supervisor, registry, queues=queues, threads=worker.pool.limit, lease_seconds=settings.lease_seconds,
+            cards=cards,
         )  # fmt: skip
         broker = Broker(settings.resolved_broker_url)
         registry.notify, registry.on_ended = broker.notify, metrics.count_ended
@@ -109,7 +116,12 @@ class PermitWork(StartStopStep):  # type: ignore[misc]
         self._leaving.callback(serve_metrics(settings))
         self._leaving.callback(check.close)
         self._leaving.callback(_join, [broker.close, reaper.deregister, lambda: broker.forget(own)])
-        _LOG.info("worker ready, serving %s with %d threads", ", ".join(queues) or "no queue", worker.pool.limit)
+        _LOG.info(
+            "worker ready, serving %s with %d threads%s",
+            ", ".join(queues) or "no queue",
+            worker.pool.limit,
+            "".join(f", {card.name} {card.uuid}" for card in cards.known),
+        )
 
     def stop(self, worker: WorkController) -> None:
         self._stopping.set()

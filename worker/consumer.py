@@ -183,15 +183,16 @@ class PermitConsumer(Consumer):  # type: ignore[misc]
 
     def _balance_soon(self, queue: str) -> None:
         if len(self._permits.queues) > 1:
-            self.call_soon(self._balance, queue)
+            self.call_soon(self._balance)
 
-    def _balance(self, queue: str) -> None:
-        """Consume from this queue as long as it has less than its share of the threads."""
-        consuming, wanted = queue in self.app.amqp.queues.consume_from, self._permits.places.has_share(queue)
-        if consuming and not wanted:
-            self.cancel_task_queue(queue)
-        elif wanted and not consuming:
-            self.add_task_queue(queue)
+    def _balance(self) -> None:
+        """Consume from each queue as long as it has less than its share of the threads; two have one together."""
+        for queue in self._permits.queues:
+            consuming, wanted = queue in self.app.amqp.queues.consume_from, self._permits.places.has_share(queue)
+            if consuming and not wanted:
+                self.cancel_task_queue(queue)
+            elif wanted and not consuming:
+                self.add_task_queue(queue)
 
 
 class PermitRequest(Request):  # type: ignore[misc]

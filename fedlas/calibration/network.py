@@ -47,7 +47,7 @@ from fedlas.race.results import Finalist, RaceResult, lone_temperature
 from fedlas.report import Evidence
 from fedlas.report.diagnostics import fedlas_diagnostics
 from fedlas.report.parts import OutOfFold
-from fedlas.training.fit import device_name
+from fedlas.training.computation import device_name
 
 
 @dataclass(frozen=True)

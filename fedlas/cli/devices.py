@@ -9,13 +9,15 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import tempfile
+import warnings
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 from fedlas.cli.doctor import Finding, Line, collect, said
-from fedlas.extras import installed
+from fedlas.extras import cuda_remedy, has_gpu, installed
 
 #: y = x @ x for a float matrix of 2 by 2.
 _GRAPH = base64.b64decode(
@@ -47,29 +49,27 @@ def onnx_runtime() -> Iterator[Line]:
     used = next(filter(None, providers), "nothing")
     build = "onnxruntime-gpu" if installed("onnxruntime-gpu") else "onnxruntime"
     computed = f"{build} {installed(build) or 'of unknown origin'}: a session computed on {used}"
-    remedy = (
-        "this build knows no GPU: pip uninstall -y onnxruntime && pip install 'fedlas[runtime-gpu]'"
-        if _CUDA not in offered
-        else "this build does not find the libraries of CUDA and cuDNN: pip install 'onnxruntime-gpu[cuda,cudnn]' "
-        "and name their folders in LD_LIBRARY_PATH, or install CUDA on this machine"
-    )
-    yield _judged("ONNX Runtime", computed, squared, on_gpu=used == _CUDA, remedy=remedy)
+    yield _judged("ONNX Runtime", computed, squared, on_gpu=used == _CUDA, remedy=cuda_remedy())
 
 
 def pytorch() -> Iterator[Line]:
     """The device that computed a product of matrices, of those that training asks for."""
     import torch
 
-    device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    with warnings.catch_warnings(record=True) as caught:  # PyTorch says in a warning why it cannot use a GPU
+        warnings.simplefilter("always")
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    causes = [re.split(r"\.? Please |\.? \(Triggered", str(one.message))[0] for one in caught]
     squared = (torch.tensor(_MATRIX, device=device) @ torch.tensor(_MATRIX, device=device)).cpu().tolist()
     computed = f"{torch.__version__}: a product was computed on {_described(device)}"
     remedy = (
         "this build of PyTorch knows no CUDA: install one that does, see https://pytorch.org/get-started/locally"
         if torch.version.cuda is None
-        else f"PyTorch is built for CUDA {torch.version.cuda} and finds no device: look at nvidia-smi, update the "
-        "driver"
+        else f"PyTorch is built for CUDA {torch.version.cuda}: update the driver, or install a build for the CUDA "
+        "version that the driver supports, which nvidia-smi shows, see https://pytorch.org/get-started/locally"
     )
-    yield _judged("PyTorch", computed, squared, on_gpu=device != "cpu", remedy=remedy)
+    cause = next((f": {one}" for one in causes if "CUDA" in one), "")
+    yield _judged("PyTorch", computed, squared, on_gpu=device != "cpu", remedy=remedy, cause=cause)
 
 
 def _described(device: str) -> str:
@@ -81,16 +81,14 @@ def _described(device: str) -> str:
     return f"{device} with {torch.get_num_threads()} threads" if device == "cpu" else device
 
 
-def _judged(name: str, computed: str, squared: list[list[float]], *, on_gpu: bool, remedy: str) -> Line:
+def _judged(
+    name: str, computed: str, squared: list[list[float]], *, on_gpu: bool, remedy: str, cause: str = ""
+) -> Line:
     if squared != _SQUARE:
         return said(name, "fail", f"{computed}, and the result was wrong: {squared}")
-    if _has_gpu() and not on_gpu:
-        return said(name, "warn", f"{computed}, although this machine has a GPU", remedy)
+    if has_gpu() and not on_gpu:
+        return said(name, "warn", f"{computed}, although this machine has a GPU{cause}", remedy)
     return said(name, "ok", computed)
-
-
-def _has_gpu() -> bool:
-    return any(Path("/dev").glob("nvidia[0-9]*"))
 
 
 def main() -> None:

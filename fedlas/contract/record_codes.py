@@ -112,6 +112,8 @@ FILE_CODES = {
 #: Jobs and batches, which bring a model and rows together.
 JOB_CODES = {
     "baseline_mismatch": "The uploaded model misses `expected_accuracy` by far: label order or preprocessing is wrong.",
+    "card_failed": "A GPU failed while it computed; work is tried again, and ends as `poisoned`.",
+    "card_too_small": "A GPU's memory does not hold the network; a job goes on on the CPU, with this as a warning.",
     "class_mismatch": "The classes of model and dataset differ.",
     "class_priors_mismatch": "`class_priors` are of other classes.",
     "constant_answers": "All rows have the same answer, or the same class.",

@@ -90,15 +90,13 @@ class TrainingEntry:
     ) -> TrainingOutcome:
         """Train a copy by `train` and keep the outcome; `on_outcome` hears of it before.
 
-        A training that runs out of the budget or of the device's memory is skipped, with the reason.
+        A training that runs out of the budget is skipped, with the reason.
         """
         running = self.record.running(self.name, self.settings)
         try:
             done = train(self.copied(), running)
         except BudgetExceeded:
             done = OUT_OF_TIME
-        except torch.OutOfMemoryError:
-            done = TrainingOutcome(None, status="skipped", reason="it does not fit into the device's memory")
         if done.network is not None and self.scope != "head":
             done.network.to("cpu")
         on_outcome(done)

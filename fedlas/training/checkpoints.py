@@ -47,6 +47,15 @@ class Training:
     ) -> None:
         self._modules, self.optimizer, self.device, self._checkpoints = modules, optimizer, device, checkpoints
         self.order = torch.Generator().manual_seed(seed)
+        self._seed = seed
+        self._begun = [{name: tensor.to("cpu", copy=True) for name, tensor in m.state_dict().items()} for m in modules]
+
+    def restart(self) -> None:
+        """Put back what was there before the first step."""
+        for module, begun in zip(self._modules, self._begun, strict=True):
+            module.load_state_dict(begun)
+        self.optimizer.state.clear()
+        self.order.manual_seed(self._seed)
 
     def resume(self) -> Epochs:
         """Put back the last state and return the epochs that are over: none where there is no state, or one of

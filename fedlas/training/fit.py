@@ -17,7 +17,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -29,11 +29,18 @@ from fedlas.classifier import Classifier
 from fedlas.data.dataset import Array
 from fedlas.losses import CrossEntropyLoss, FedLASLoss
 from fedlas.training.checkpoints import Training, trained_part
+from fedlas.training.computation import (
+    BatchGradient,
+    Outputs,
+    TrainingForward,
+    full_precision,
+    halved,
+    pick_device,
+)
 from fedlas.training.loop import (
     FitResult,
     Floats,
     Loader,
-    LossMeter,
     TrainConfig,
     TrainingOptions,
     optimizer_of,
@@ -73,6 +80,7 @@ def fit(
 
     Raises:
         ValueError: there are no rows, or the arrays have different lengths.
+        DeviceTooSmall: a card's memory does not hold one row. Batches that it does not hold are computed in parts.
     """
     began = time.perf_counter()
     options = options or TrainingOptions()
@@ -87,13 +95,19 @@ def fit(
     part = trained_part(classifier, config.scope)
     training = Training([part, loss], optimizer_of([part, loss], config), config.seed, device, options.checkpoints)
 
-    def loss_of(batch: list[Tensor], meter: LossMeter) -> Tensor | None:
-        *rows, wanted = batch
-        logits, seen = (classifier.head(rows[0]), rows[0]) if head else classifier(*rows)
-        # The losses refuse what is not finite, so the meter looks first.
-        return loss(logits, wanted, seen) if meter.watch(logits, seen) else None
+    def train(most_rows: int) -> FitResult:
+        training.restart()
+        forward: Callable[..., Outputs] = (
+            (lambda rows: (classifier.head(rows), rows))
+            if head
+            else TrainingForward(
+                classifier, device, options.precision, sample=lambda: next(loader.batches([slice(0, 2)]))[:-1]
+            )
+        )
+        gradient = BatchGradient(forward, loss, device, most_rows)
+        return run_epochs(training, loader, config, gradient, options, began=began)
 
-    result = run_epochs(training, loader, config, loss_of, options, began=began)
+    result = halved(train, config.batch_size, device)
     classifier.eval()
     return result
 
@@ -135,17 +149,24 @@ def predict_logits(
 
     Raises:
         ValueError: there are no rows, or the arrays have different lengths.
+        DeviceTooSmall: a card's memory does not hold one row. Batches that it does not hold are halved.
     """
     device = pick_device(device)
     loader = Loader(inputs, device, rows=rows)
     was_training = classifier.training
     classifier.to(device).eval()
+    with full_precision(device):
+        outputs = halved(lambda most_rows: _outputs(classifier, loader, most_rows), batch_size, device)
+    classifier.train(was_training)
+    return outputs
+
+
+def _outputs(classifier: Classifier, loader: Loader, batch_size: int) -> tuple[Floats, Floats]:
     logits, features = [], []
     for batch in loader.batches(slice(start, start + batch_size) for start in range(0, len(loader), batch_size)):
         scores, seen = classifier(*batch)
         logits.append(scores.float().cpu().numpy())
         features.append(seen.float().cpu().numpy())
-    classifier.train(was_training)
     return np.concatenate(logits), np.concatenate(features)
 
 
@@ -158,17 +179,6 @@ def head_logits(
     classifier.to(device)
     batches = torch.from_numpy(features).split(batch_size)
     return np.concatenate([classifier.head(batch.to(device)).float().cpu().numpy() for batch in batches])
-
-
-def pick_device(device: torch.device | str | None) -> torch.device:
-    if device is not None:
-        return torch.device(device)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def device_name() -> str:
-    """Name of the device of `fit` and `predict_logits` here, for people."""
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
 
 
 def edge_rate(

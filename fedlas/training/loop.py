@@ -19,10 +19,9 @@ from fedlas.data.arrays import RowReader
 from fedlas.data.dataset import Array
 from fedlas.training import optimizers
 from fedlas.training.checkpoints import Checkpoints, Training
+from fedlas.training.computation import Precision
 from fedlas.training.optimizers import ParameterGroup
 
-#: On an accelerator numbers are read every so many steps: reading one waits for all kernels that were launched.
-CHECKED_STEPS = 50
 Scope: TypeAlias = Literal["all", "head"]
 Optimizer: TypeAlias = Literal["sgd", "adamw"]
 Floats: TypeAlias = NDArray[np.float32]
@@ -31,11 +30,12 @@ Floats: TypeAlias = NDArray[np.float32]
 class LossMeter:
     """Adds up losses without waiting for them.
 
-    On the CPU every step is checked: reading costs nothing there, and the losses refuse numbers that are not finite.
+    On the CPU every step is checked: reading costs nothing there, and the losses refuse numbers that are not finite. On
+    an accelerator an epoch is read at its end, since reading waits for all kernels that were launched.
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._every = 1 if device.type == "cpu" else CHECKED_STEPS
+        self._is_cheap = device.type == "cpu"
         self._steps = 0
         # float64: the mean does not depend on when it is read.
         self._losses, self._outputs = (torch.zeros((), dtype=torch.float64, device=device) for _ in range(2))
@@ -45,14 +45,14 @@ class LossMeter:
         """Take in what a network says; False once a number of the epoch is known not to be finite."""
         for output in outputs:
             self._outputs += output.sum()
-        return self._steps % self._every != 0 or self.finite()
+        return not self._is_cheap or self.finite()
 
     @torch.no_grad()
     def add(self, loss: Tensor) -> bool:
         """Take in the loss of a step; False once a number of the epoch is known not to be finite."""
         self._losses += loss
         self._steps += 1
-        return self._steps % self._every != 0 or self.finite()
+        return not self._is_cheap or self.finite()
 
     def finite(self) -> bool:
         """True where all numbers of the epoch are finite; waits for the device."""
@@ -220,6 +220,7 @@ class TrainingOptions:
         on_share: called after every step with the share of all steps that is done, as `on_epoch`.
         on_step: called with the loss of every step, on the device and perhaps not finite; False ends the training.
         schedule: the learning rate of a step, counted from 0, in place of the cosine.
+        precision: of the network; "auto" is bfloat16 on a card that has it.
     """
 
     features: Floats | None = None
@@ -229,18 +230,22 @@ class TrainingOptions:
     on_share: Callable[[float], None] | None = None
     on_step: Callable[[Tensor], bool] | None = None
     schedule: Callable[[int], float] | None = None
+    precision: Precision = "auto"
 
 
 def run_epochs(
     training: Training,
     loader: Loader,
     config: TrainConfig,
-    loss_of: Callable[[list[Tensor], LossMeter], Tensor | None],
+    gradient: Callable[[list[Tensor], Callable[..., bool]], Tensor | None],
     options: TrainingOptions,
     *,
     began: float,
 ) -> FitResult:
-    """The epochs that no checkpoint holds yet; `loss_of` a batch is None where outputs are not finite.
+    """The epochs that no checkpoint holds yet.
+
+    `gradient` of a batch leaves its gradient with the parameters, and is its loss, or None where `watch` says so of
+    the outputs.
 
     The weights of `options` are those of the loader's rows.
     """
@@ -254,7 +259,8 @@ def run_epochs(
             batches = loader.batches(shuffled_batches(len(loader), config.batch_size, training.order, options.weights))
             complete = True
             for step, batch in enumerate(batches, start=(epoch - 1) * steps):
-                value = loss_of(batch, meter)
+                training.optimizer.zero_grad()
+                value = gradient(batch, meter.watch)
                 complete = value is not None and _stepped(value, training, rate(step), config.clip_norm, meter, options)
                 if not complete:
                     break
@@ -273,8 +279,8 @@ def run_epochs(
 def _stepped(
     value: Tensor, training: Training, rate: float, clip_norm: float, meter: LossMeter, options: TrainingOptions
 ) -> bool:
-    descend(value, training.optimizer, rate, clip_norm)
-    return meter.add(value) and (options.on_step is None or options.on_step(value.detach()))
+    descend(training.optimizer, rate, clip_norm)
+    return meter.add(value) and (options.on_step is None or options.on_step(value))
 
 
 def optimizer_of(modules: Sequence[nn.Module], config: TrainConfig) -> optimizers.Optimizer:
@@ -290,10 +296,8 @@ def optimizer_of(modules: Sequence[nn.Module], config: TrainConfig) -> optimizer
     return optimizers.AdamW(groups) if config.optimizer == "adamw" else optimizers.SGD(groups, config.momentum)
 
 
-def descend(loss: Tensor, optimizer: optimizers.Optimizer, rate: float, clip_norm: float) -> None:
+def descend(optimizer: optimizers.Optimizer, rate: float, clip_norm: float) -> None:
     """One step of the optimiser at a learning rate, the gradient of all parameters clipped to a norm."""
-    optimizer.zero_grad()
-    loss.backward()
     nn.utils.clip_grad_norm_(optimizer.parameters, clip_norm)
     optimizer.step(rate)
 

@@ -9,7 +9,8 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -217,16 +218,16 @@ class PeerModels:
 
     def provider(self, digest: str) -> str | None:
         """Provider of the model of this file; None where no process may have opened it."""
-        return self.device() if self._served.holds(digest) else None
+        return next(iter(self.processes()), None) if self._served.holds(digest) else None
 
     def check(self) -> None:
         """Raises Unavailable while predictions have no process that answers them."""
         if all(peer.provider is None for peer in self._peers.members.of(SERVING)):
             raise _missing()
 
-    def device(self) -> str | None:
-        """Provider of predictions, as reported by the first process that has one."""
-        return next((peer.provider for peer in self._peers.present() if peer.provider is not None), None)
+    def processes(self) -> Mapping[str, int]:
+        """The processes that have reported their provider, by this."""
+        return Counter(peer.provider for peer in self._peers.present() if peer.provider is not None)
 
     def _serving(self) -> set[ServingPeer]:
         """The processes that answer predictions; raises Unavailable where there is none."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -107,8 +107,8 @@ class ServedModels(Protocol):
     def check(self) -> None:
         """Raises Unavailable while some predictions have no process that answers them."""
 
-    def device(self) -> str | None:
-        """Provider of ONNX Runtime that predictions run on; None before that is known."""
+    def processes(self) -> Mapping[str, int]:
+        """The processes that answer predictions, as far as is known, by the provider of ONNX Runtime that each has."""
 
     def provider(self, digest: str) -> str | None:
         """Provider of the model of this file, which may be a lesser one; None where it is not open."""
@@ -208,10 +208,10 @@ class ModelRepository:
     def check(self) -> None:
         """A check that passes, since this process answers."""
 
-    def device(self) -> str | None:
+    def processes(self) -> Mapping[str, int]:
         from service.predict.engine.session import providers
 
-        return providers()[0]
+        return {providers()[0]: 1}
 
     def provider(self, digest: str) -> str | None:
         queue = self._models.opened(digest)

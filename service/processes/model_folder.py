@@ -231,7 +231,7 @@ class FolderRoutes:
         ]
 
     async def readyz(self, request: Request) -> Response:
-        device = self._services.model_repository.device()
+        device = ", ".join(self._services.model_repository.processes())
         return JSONResponse({"status": "ready", "checks": {"serving": "ok"}, "workers": None, "inference": device})
 
     async def metrics(self, request: Request) -> Response:
@@ -369,7 +369,8 @@ def _application(models: FolderModels, settings: ServiceSettings) -> ServingApp:
         tracing=tracing,
         access_log=AccessLog(),
     )
-    exposition = Exposition(metrics, most_models=settings.metrics_models)
+    processes = services.model_repository.processes
+    exposition = Exposition(metrics, processes=processes, most_models=settings.metrics_models)
     return ServingApp(application(models, services, keys, exposition), services, ROUTES)
 
 

@@ -106,7 +106,7 @@ def request_sentences(job: JobRecord) -> list[str]:
         if job.publish_as
         else "",
         f"Where it is used, classes occur as follows: {', '.join(shares)}{more}." if shares else "",
-        "It waits for a worker with a GPU." if job.accelerator == "gpu" else "",
+        "It asks for a GPU." if job.accelerator == "gpu" else "",
         f"Its end is reported to {job.webhook.url}." if job.webhook else "",
     ]
     return [sentence for sentence in sentences if sentence]

@@ -73,20 +73,21 @@ async def delete_model(request: Request, services: ServicesDep, ref: str) -> Res
 async def _model_page(request: Request, services: Services, ref: str, refused: Problem | None = None) -> Response:
     caller = Caller(ref, origin_of(request, services.settings.allowed_hosts), bool(services.settings.api_keys))
 
-    def find(unit: UnitOfWork) -> tuple[ModelRecord, Lineage, Sequence[Snippet]]:
+    def find(unit: UnitOfWork) -> tuple[ModelRecord, str | None, Lineage, Sequence[Snippet]]:
         row = find_model(unit, ref)
         record = model_record(unit, row)
         profile = row.profile if record.status == "ready" else None
         programs = () if profile is None else snippets(record, ServingProfile.of(profile), caller)
-        return record, lineage_of(unit, row), programs
+        return record, row.served_sha256, lineage_of(unit, row), programs
 
-    model, lineage, programs = await services.read(find)
+    model, digest, lineage, programs = await services.read(find)
     return page(
         request,
         "models/show.html.jinja",
         refused=refused,
         model=model,
         lineage=lineage,
+        provider=None if digest is None else services.served_models.provider(digest),
         caller=caller,
         snippets=programs,
         shown_classes=(model.class_names or [])[:_SHOWN_CLASSES],

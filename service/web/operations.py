@@ -16,6 +16,7 @@ from starlette.concurrency import run_in_threadpool
 
 from fedlas.contract.error_codes import ERROR_CODES
 from fedlas.contract.record_codes import RECORD_CODES
+from fedlas.extras import cuda_remedy, has_gpu
 from service.api.plumbing.services import Services, ServicesDep
 from service.api.resources.operations import Outcome, outcomes
 from service.registry import tables
@@ -45,6 +46,7 @@ KINDS = {
 #: The pages of records, by the prefix of their ids.
 _PAGES = {"job": "jobs", "mdl": "models", "ds": "datasets"}
 _REMEDIES = {
+    "card_too_small": "Serve `calibrate.cpu` by a worker as well, or give it a larger card.",
     "internal_error": "Look for its id in the worker's log.",
     "out_of_memory": "Give workers more memory, or send a smaller file.",
     "poisoned": "Look for its id in the worker's log; what ended its process stands there.",
@@ -79,14 +81,15 @@ async def show_operations(request: Request, services: ServicesDep) -> Response:
     health, disk, state = await asyncio.gather(
         outcomes(services), run_in_threadpool(Disk.of, services.settings.data_dir), _read(services)
     )
+    processes = services.served_models.processes()
     return page(
         request,
         "operations/now.html.jinja" if "hx-request" in request.headers else "operations/page.html.jinja",
         health=health,
         disk=disk,
         state=state,
-        troubles=troubles(state, health, disk),
-        device=services.served_models.device(),
+        troubles=troubles(state, health, disk, processes),
+        processes=processes,
         counted=counted,
         record_path=record_path,
         code_in_words=code_in_words,
@@ -255,11 +258,17 @@ class Trouble:
     records: Sequence[str] = field(default=())
 
 
-def troubles(state: Operations | None, health: Sequence[Outcome], disk: Disk) -> list[Trouble]:
+def troubles(
+    state: Operations | None, health: Sequence[Outcome], disk: Disk, processes: Mapping[str, int]
+) -> list[Trouble]:
+    """All that is wrong, the severe first; `processes` answer predictions, by their execution provider."""
     everything = [*_of_health(health)]
     if disk.is_short:
         sentence = f"The disk of the data folder has {size(disk.free)} left of {size(disk.total)}."
         everything.append(Trouble(sentence, "Make room: uploads, jobs and the database need it."))
+    if has_gpu() and (slower := [provider for provider in processes if provider != "CUDAExecutionProvider"]):
+        sentence = f"Predictions run on {', '.join(slower)}, although this machine has a GPU."
+        everything.append(Trouble(sentence, f"ONNX Runtime: {cuda_remedy()}", severe=False))
     if state is not None:
         everything += [*_of_queues(state), *_of_leases(state), *_of_returned(state), *_of_models(state)]
         everything += _of_releases(state)

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from fedlas import extras
 from fedlas.cli.doctor import requirements
-from fedlas.extras import MissingExtra, require
+from fedlas.extras import MissingExtra, cuda_remedy, has_gpu, require
 
 ROOT = Path(__file__).parents[2]
 _REQUIRE = re.compile(r'^require\("(\w+)", (.*)\)$', re.MULTILINE)
@@ -57,3 +58,23 @@ def test_every_named_extra_brings_what_is_required() -> None:
     assert len(found) >= 16
     for extra, modules in found:
         assert {names.get(name, name) for name in re.findall(r"\w+", modules)} <= set(requirements(extra)), extra
+
+
+def test_a_gpu_is_a_device_that_is_not_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver alone is no GPU, and `CUDA_VISIBLE_DEVICES` hides all of them where it names none."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    (tmp_path / "nvidiactl").touch()
+    (tmp_path / "nvidia-uvm").touch()
+    assert not has_gpu(tmp_path)
+    (tmp_path / "nvidia5").touch()
+    assert has_gpu(tmp_path)
+    for value, seen in (("0", True), ("", False), ("-1", False)):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", value)
+        assert has_gpu(tmp_path) == seen
+
+
+def test_the_remedy_is_that_of_the_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The build for CPUs is replaced; that for GPUs is shown its libraries."""
+    for version, words in ((None, "pip uninstall -y onnxruntime && pip install"), ("1.31.1", "LD_LIBRARY_PATH")):
+        monkeypatch.setattr(extras, "installed", lambda _, version=version: version)
+        assert words in cuda_remedy()

@@ -42,9 +42,10 @@ def _run_once(
     on_event: Callable[[JsonObject], None],
     on_tick: Callable[[], None],
     replies: Replies | None = None,
+    devices: str | None = None,
 ) -> ChildOutcome:
     if not isinstance(request.order, InspectDatasetOrder | InspectModelOrder):
-        return _run(request, folder=folder, on_event=on_event, on_tick=on_tick, replies=replies)
+        return _run(request, folder=folder, on_event=on_event, on_tick=on_tick, replies=replies, devices=devices)
     key = _key(request)
     if key not in _seen:
         outcome = _run(request, folder=folder, on_event=on_event, on_tick=on_tick)

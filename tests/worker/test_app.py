@@ -14,12 +14,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from celery import Celery
 
 from service.queue import PermitSender
+from service.registry.queues import GPU_ONLY, QUEUES
 from service.registry.registry import Registry
 from service.registry.repositories import Claim, Permit
 from service.registry.settings import ServiceSettings
@@ -30,7 +32,7 @@ from tests.helpers.processes import die_with_parent, until
 from tests.helpers.servers import Valkey, running
 from tests.helpers.service import ROOT
 from tests.helpers.work import add_dataset, add_message, state_of
-from worker.app import app, configuration
+from worker.app import _leave_gpu_work, app, configuration
 from worker.consumer import PermitRequest, PermitTask, message_of
 
 
@@ -184,6 +186,29 @@ def test_a_wrong_setting_is_named_as_it_was_set(monkeypatch: pytest.MonkeyPatch)
     assert queues.startswith("fedlas: FEDLAS_WORKER_QUEUES: there is no queue 'gpu'; the queues are inspect, ")
     assert days.startswith("fedlas: FEDLAS_KEEP_JOBS_DAYS: ")
     assert days.endswith(", found 'ninety'")
+
+
+@pytest.mark.parametrize(
+    ("gpu", "computes", "left"),
+    [
+        (False, True, "no GPU computes here: calibrate.gpu is left"),
+        (True, False, "no GPU computes here: calibrate.gpu is left"),
+        (True, True, ""),
+    ],
+)
+def test_work_for_a_gpu_is_left_where_none_computes(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, gpu: bool, computes: bool, left: str
+) -> None:
+    """A worker whose PyTorch does not compute on its GPU takes no job that has asked for one."""
+    monkeypatch.setattr("worker.app.has_gpu", lambda: gpu)
+    monkeypatch.setattr("worker.app.pytorch_computes", lambda: computes)
+    celery = Celery("tests", set_as_current=False)
+    celery.conf.update(configuration())
+    with caplog.at_level("INFO", logger="fedlas.worker"):
+        _leave_gpu_work(sender=SimpleNamespace(app=celery))
+    served = set(celery.amqp.queues.consume_from)
+    assert ({*QUEUES} - served) == ({GPU_ONLY} if left else set())
+    assert left in caplog.text
 
 
 def test_celery_tells_what_is_really_done(site: Site, worker: CeleryWorker) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from fedlas.errors import FedLASError
+from fedlas.errors import DeviceTooSmall, FedLASError
 from service.confinement.confinement import lacking, lower
 from service.process_memory import lacked_memory
 from worker.documents import ChildEvent, WorkOrder
@@ -33,6 +33,12 @@ _OUT_OF_MEMORY = ChildError(
 _STORAGE_FULL = ChildError(
     code="storage_full", message="the disk took no more while this was being worked on", user_error=False
 )
+#: Whatever part of PyTorch or of the driver says so: a job goes on on the CPU.
+_CARD_TOO_SMALL = ChildError(
+    code="card_too_small", message="the memory of its card does not hold its network", user_error=False
+)
+#: How PyTorch and ONNX Runtime say that a card, or its driver, has failed.
+_CARD_WORDS = ("CUDA error", "CUDA driver error", "CUDA unknown error", "CUDA failure", "cuDNN error", "CUDNN failure")
 _INTERNAL = ChildError(
     code="internal_error", message="an unexpected error happened on our side; it has been logged", user_error=False
 )
@@ -93,10 +99,15 @@ def answer_to(order: WorkOrder, files: Mapping[str, Path], folder: Path, emit: E
 
 
 def _explained(error: Exception) -> ChildError:
-    if lacked_memory(error):
-        return _OUT_OF_MEMORY
+    # Importers explain whatever a graph runs into.
+    cause = str(error.__cause__ if isinstance(error, FedLASError) else error).partition("\n")[0]
+    if lacked_memory(error) and not isinstance(error, DeviceTooSmall):
+        return _CARD_TOO_SMALL if "CUDA" in cause else _OUT_OF_MEMORY
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return _STORAGE_FULL
+    if any(words in cause for words in _CARD_WORDS):
+        traceback.print_exception(error)
+        return ChildError(code="card_failed", message=f"its card failed: {cause}", user_error=False)
     if isinstance(error, FedLASError):
         return ChildError(code=error.code, message=error.message, user_error=error.user_error)
     traceback.print_exception(error)

@@ -46,7 +46,7 @@ from fedlas.race.schedule import Plan as Schedule
 from fedlas.race.schedule import TimeBudget
 from fedlas.race.schedule import plan as schedule
 from fedlas.race.trainer import Trainer
-from fedlas.training.fit import device_name
+from fedlas.training.computation import device_name
 from worker.documents import JobOrder, PlanResult
 from worker.inside.channel import Emit, Files
 from worker.inside.job_events import JobEvents, notice_documents

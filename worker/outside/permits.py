@@ -18,7 +18,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from service.registry.queues import ANY_DEVICE, GPU_ONLY
 from service.registry.registry import Registry
 from service.registry.repositories import Claim, Permit
 from worker.outside import metrics
+from worker.outside.cards import CARD_TOO_SMALL, Cards, NoFreeCard
 from worker.outside.supervisor import Supervisor
 
 _TURN = "fedlas.watch.{}"
@@ -156,6 +157,10 @@ def surviving(failure: str) -> Iterator[None]:
         _LOG.exception(failure)
 
 
+#: Queues of one share: a training is one, on whichever device, and a worker has as many threads as cards.
+_SHARED = {GPU_ONLY: ANY_DEVICE}
+
+
 class Places:
     """The threads of a worker, shared equally among its queues: no queue takes more, so none waits behind another.
 
@@ -168,28 +173,30 @@ class Places:
 
     def __init__(self, queues: Sequence[str], *, threads: int) -> None:
         self._threads = threads
-        self._share = max(1, threads // max(1, len(queues)))
+        self._share = max(1, threads // max(1, len({_SHARED.get(queue, queue) for queue in queues})))
         self._taken: Counter[str] = Counter()
         self._changed = threading.Condition()
 
     def take(self, queue: str) -> None:
         with self._changed:
-            self._taken[queue] += 1
+            self._taken[_SHARED.get(queue, queue)] += 1
 
     def leave(self, queue: str) -> None:
         with self._changed:
-            self._taken[queue] -= 1
+            self._taken[_SHARED.get(queue, queue)] -= 1
             self._changed.notify_all()
 
     def free(self, queue: str) -> int:
         """How many more permits of this queue could be used now."""
         with self._changed:
-            return max(0, min(self._share - self._taken[queue], self._threads - self._taken.total()))
+            return max(
+                0, min(self._share - self._taken[_SHARED.get(queue, queue)], self._threads - self._taken.total())
+            )
 
     def has_share(self, queue: str) -> bool:
         """True where this queue may have more; all threads may be taken nevertheless."""
         with self._changed:
-            return self._taken[queue] < self._share
+            return self._taken[_SHARED.get(queue, queue)] < self._share
 
     @property
     def in_use(self) -> int:
@@ -209,14 +216,23 @@ class Permits:
     """Uses permits of the queues that this worker serves; safe to be used by several threads at once.
 
     Attributes:
+        cards: those of this worker, of which each calibration gets one.
         max_memory: by queue, what claimed work may need where larger workers live, as the reaper knows them.
         on_used: each is called with the queue of a permit that has been used.
     """
 
     def __init__(
-        self, supervisor: Supervisor, registry: Registry, *, queues: Sequence[str], threads: int, lease_seconds: float
+        self,
+        supervisor: Supervisor,
+        registry: Registry,
+        *,
+        queues: Sequence[str],
+        threads: int,
+        lease_seconds: float,
+        cards: Cards | None = None,
     ) -> None:
         self.queues = tuple(queues)
+        self.cards = cards or Cards(Path(), [])
         self.places = Places(queues, threads=threads)
         self.max_memory: Mapping[str, int] = {}
         self.on_used: list[Callable[[str], None]] = []
@@ -227,10 +243,12 @@ class Permits:
     def redeem(self, queue: str, show: Callable[[Claim], None]) -> None:
         """Claim the next work of this queue, if there is any, show it, and do it."""
         try:
-            if (claim := self._claim(queue)) is not None:
-                metrics.CLAIMS.labels(claim.kind).inc()
-                show(claim)
-                self._supervisor.execute(claim, show=show)
+            with ExitStack() as held:
+                if (claimed := self._claim(queue, held)) is not None:
+                    claim, devices = claimed
+                    metrics.CLAIMS.labels(claim.kind).inc()
+                    show(claim)
+                    self._supervisor.execute(claim, show=show, devices=devices)
         finally:
             self.places.leave(queue)
             for told in self.on_used:
@@ -240,26 +258,37 @@ class Permits:
         with self._registry.read() as unit:
             return unit.work.due(queue, self.max_memory.get(queue), skip=skip, limit=limit, due_for=due_for)
 
-    def _claim(self, queue: str) -> Claim | None:
-        with surviving("no work can be claimed"):
+    def _claim(self, queue: str, held: ExitStack) -> tuple[Claim, str | None] | None:
+        with surviving("no work can be claimed"), suppress(NoFreeCard):
             # A worker with a GPU does first what only it can do.
             first = (GPU_ONLY,) if queue == ANY_DEVICE and GPU_ONLY in self.queues else ()
-            claims = map(self._claim_from, (*first, queue))
-            return next((claim for claim in claims if claim is not None), None)
+            claims = (self._claim_from(each, held) for each in (*first, queue))
+            return next((claimed for claimed in claims if claimed is not None), None)
         self._supervisor.stopping.wait(_PAUSE_S)
         return None
 
-    def _claim_from(self, queue: str) -> Claim | None:
+    def _claim_from(self, queue: str, held: ExitStack) -> tuple[Claim, str | None] | None:
+        """Claim, with the devices of its child: a card that `held` gives back, "" for the CPU, None for this worker's.
+
+        Raises NoFreeCard.
+        """
         if self._supervisor.stopping.is_set():
             return None
         max_memory = self.max_memory.get(queue)
         with self._registry.read() as unit:  # a writer's turn is not taken in vain
             if unit.work.next_due(queue, max_memory) is None:
                 return None
+        trains = queue in (ANY_DEVICE, GPU_ONLY)
+        devices = held.enter_context(self.cards.take()).uuid if trains and self.cards.known else None
         with self._registry.write() as unit:
-            return unit.work.claim_next(
+            claim = unit.work.claim_next(
                 queue, worker=self._supervisor.name, lease_seconds=self._lease_seconds, max_memory=max_memory
             )
+            if trains and claim and CARD_TOO_SMALL in (one["code"] for one in unit.jobs.get(claim.record_id).warnings):
+                devices = ""
+        if claim is None or not devices:
+            held.close()
+        return None if claim is None else (claim, devices)
 
 
 @dataclass

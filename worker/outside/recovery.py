@@ -114,6 +114,13 @@ class Reaper:
 
     def _register(self) -> None:
         settings = self._settings
+        # A job holds its network, and what it is trained with, in the memory of its card.
+        mine = min(
+            [
+                settings.resolved_memory_bytes,
+                *(one.memory_bytes for one in self._permits.cards.known if one.memory_bytes),
+            ]
+        )
         with self._registry.write() as unit:
             unit.workers.heartbeat(
                 self._supervisor.name,
@@ -121,12 +128,11 @@ class Reaper:
                 process=self._mark,
                 queues=self._permits.queues,
                 gpu=GPU_ONLY in self._permits.queues,
-                memory_bytes=settings.resolved_memory_bytes,
+                memory_bytes=mine,
                 release=version("fedlas"),
             )
             others = unit.workers.living(within_seconds=_LEASES * settings.lease_seconds)
         # Work too large for all workers of a queue is tried by the largest of them, and does not wait for ever.
-        mine = settings.resolved_memory_bytes
         larger = {queue for other in others if other.memory_bytes > mine for queue in other.queues}
         self._permits.max_memory = dict.fromkeys(larger, mine)
 

@@ -20,6 +20,7 @@ from service.registry.registry import Registry, UnitOfWork
 from service.registry.repositories import Claim
 from service.registry.settings import WorkerSettings
 from worker.outside import metrics
+from worker.outside.cards import CARD_FAILED, CARD_TOO_SMALL
 from worker.outside.checkpoint_upload import CheckpointUploader
 from worker.outside.kinds import WorkKind, kind_of
 from worker.outside.kinds.base import given_up, log_started
@@ -146,8 +147,15 @@ class Supervisor:
         self.name = name
         self.stopping = stopping or threading.Event()
 
-    def execute(self, claim: Claim, *, show: Callable[[Claim], None] = lambda claim: None) -> None:
-        """Do claimed work, and settle or leave it; another thread calls `show` with each further claim of its child."""
+    def execute(
+        self, claim: Claim, *, show: Callable[[Claim], None] = lambda claim: None, devices: str | None = None
+    ) -> None:
+        """Do claimed work, and settle or leave it.
+
+        Args:
+            show: is called by another thread with each further claim of the child.
+            devices: the `CUDA_VISIBLE_DEVICES` of the child; None for this worker's.
+        """
         try:
             work = kind_of(claim)(self._registry, self._settings, claim)
         except KeyError:
@@ -156,7 +164,7 @@ class Supervisor:
         work.worker, work.show = self.name, show
         try:
             with closing(work):
-                self._attempt(work, claim)
+                self._attempt(work, claim, devices)
         except WorkGone as error:
             _LOG.info("%s; nothing was written", error)
         except LeaseLost:
@@ -196,7 +204,7 @@ class Supervisor:
         self._postpone(work, "its process could not be protected", pause)
         self.stopping.wait(_PAUSE_S)
 
-    def _attempt(self, work: WorkKind, claim: Claim) -> None:
+    def _attempt(self, work: WorkKind, claim: Claim, devices: str | None) -> None:
         settings = self._settings
         with LeaseRenewal(
             self._registry, work, lease_seconds=settings.lease_seconds, every_seconds=settings.heartbeat_seconds
@@ -226,13 +234,14 @@ class Supervisor:
                             on_event=work.note,
                             on_tick=lambda: self._check(uploader, renewal),
                             replies=replies,
+                            devices=devices,
                         ),
                         interruptions=_INTERRUPTIONS,
                     )
                 except Stopping:
                     uploader.drain(_KEEP_STOPPING_S)
                     raise
-                if outcome.died:
+                if outcome.died or (outcome.error is not None and outcome.error.code in (CARD_FAILED, CARD_TOO_SMALL)):
                     uploader.drain(_KEEP_DEAD_S)
                 self._conclude(work, outcome, folder, time.monotonic() - began, renewal)
 
@@ -256,7 +265,7 @@ class Supervisor:
             work.log_done(seconds)
         elif outcome.error is not None and outcome.error.code == STORAGE_FULL:
             raise OSError(errno.ENOSPC, "the child found the disk full")
-        elif outcome.error is not None:
+        elif outcome.error is not None and outcome.error.code != CARD_FAILED:
             error = RecordError(**outcome.error.model_dump())
             if not error.user_error:
                 _LOG.error("%s failed after %.1f s: %s\n%s", claim, seconds, error.code, outcome.log)
@@ -268,7 +277,9 @@ class Supervisor:
             timed_out = RecordError(code="timeout", message=message, user_error=False)
             self._publish(lambda: work.failed(timed_out), renewal)
         else:
-            reason = f"its process ended: {outcome.died}"
+            # What a child says may be meant for the operator's terminal.
+            said = outcome.died if outcome.error is None else "".join(filter(str.isprintable, outcome.error.message))
+            reason = f"its process ended: {said}"
             _LOG.warning("%s was lost (%s)\n%s", claim, reason, outcome.log)
             metrics.WORK_RELEASED.labels("process_lost").inc()
             self._settle(lambda unit: work.lost(unit, reason), claim)

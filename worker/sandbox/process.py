@@ -65,11 +65,6 @@ def is_gone(mark: str) -> bool:
         return True
 
 
-def has_gpu() -> bool:
-    """True where an NVIDIA device is here and not hidden; asking CUDA itself would take memory on it."""
-    return os.environ.get("CUDA_VISIBLE_DEVICES") != "" and any(Path("/dev").glob("nvidia[0-9]*"))
-
-
 _LOG_TAIL = 4000
 _MAX_ANSWER = 64 * 1024**2
 _PASSED_ON = (
@@ -178,6 +173,7 @@ def run(
     on_event: Callable[[JsonObject], None],
     on_tick: Callable[[], None],
     replies: Replies | None = None,
+    devices: str | None = None,
 ) -> ChildOutcome:
     """Do one piece of work in a child and return how it ended.
 
@@ -187,6 +183,7 @@ def run(
         on_tick: is called about twice a second and may raise to stop the child, which is then killed with all its
             descendants.
         replies: what is sent to it while it runs.
+        devices: its `CUDA_VISIBLE_DEVICES`; None for that of this process.
     """
     replies = replies or Replies()
     (folder / REQUEST).write_text(request.model_dump_json())
@@ -198,7 +195,7 @@ def run(
             stdout=subprocess.PIPE,
             stderr=log,
             cwd=folder,
-            env=_environment(folder),
+            env=_environment(folder, devices),
             start_new_session=True,
         )
     assert child.stdin is not None
@@ -232,9 +229,10 @@ class _EventStream:
         self.lacking = lacking(event.get("confined"), self._expected)
 
 
-def _environment(folder: Path) -> dict[str, str]:
+def _environment(folder: Path, devices: str | None) -> dict[str, str]:
     return {
         **{name: os.environ[name] for name in _PASSED_ON if name in os.environ},
+        **({} if devices is None else {"CUDA_VISIBLE_DEVICES": devices}),
         "HOME": str(folder),
         "TMPDIR": str(folder),
         "PYTHONUNBUFFERED": "1",

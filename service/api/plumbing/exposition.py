@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import gzip
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 
 from anyio import CapacityLimiter, to_thread
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
+from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import generate_latest as prometheus_text
 from prometheus_client.exposition import gzip_accepted
 from prometheus_client.metrics_core import Metric
@@ -123,6 +124,7 @@ class Exposition:
         metrics: what serving counts.
         figures: what the registry knows of queues, jobs and workers.
         count: has what other processes have counted at hand.
+        processes: those that answer predictions, by the execution provider of ONNX Runtime.
         process_ids: of the processes that serve this port, where there are several: a scrape reaches only one of them,
             so the resources of each are exposed with its `pid`.
         most_models: names and versions with series of their own, those that were asked last; each process may have
@@ -135,6 +137,7 @@ class Exposition:
         *,
         figures: Figures | None = None,
         count: Callable[[], Awaitable[None]] | None = None,
+        processes: Callable[[], Mapping[str, int]] | None = None,
         process_ids: Callable[[], Iterable[int]] | None = None,
         most_models: int = MAX_MODELS,
     ) -> None:
@@ -145,6 +148,8 @@ class Exposition:
         self._registry = CollectorRegistry()
         if figures is not None:
             self._registry.register(figures)
+        if processes is not None:
+            self._registry.register(_Providers(processes))
         if process_ids is None:
             ProcessCollector(registry=self._registry)
         else:
@@ -186,6 +191,25 @@ def _takes_openmetrics(accept: str) -> bool:
         if name == "application/openmetrics-text" and versions in ([], ["version=1.0.0"]):
             return True
     return False
+
+
+def counted(name: str, documentation: str, label: str, numbers: Mapping[str, int]) -> Metric:
+    """A gauge of each value of its label."""
+    family = GaugeMetricFamily(name, documentation, labels=(label,))
+    for value, number in numbers.items():
+        family.add_metric((value,), number)
+    return family
+
+
+class _Providers(Collector):
+    """The execution providers of ONNX Runtime that predictions run on."""
+
+    def __init__(self, processes: Callable[[], Mapping[str, int]]) -> None:
+        self._processes = processes
+
+    def collect(self) -> Iterable[Metric]:
+        text = "Processes that answer predictions, by the execution provider of ONNX Runtime."
+        yield counted("fedlas_predict_processes", text, "provider", self._processes())
 
 
 class _Processes(Collector):

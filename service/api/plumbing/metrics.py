@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from service.api.plumbing.exposition import Figures
+from service.api.plumbing.exposition import Figures, counted
 from service.api.plumbing.probes import Probes
 from service.registry.queues import GPU_ONLY, QUEUE_OF, QUEUES
 from service.registry.registry import Registry
@@ -88,17 +88,10 @@ class RegistryFigures(Figures):
             for pair, work in figures.work.items():
                 family.add_metric(pair, getattr(work, field.name))
             yield family
-        yield _counted("fedlas_jobs", "Jobs and dry runs, by status.", "status", figures.jobs)
-        yield _counted("fedlas_workers", "Living workers that take from a queue.", "queue", figures.workers)
-        yield _counted("fedlas_workers_idle", "Workers that hold nothing.", "queue", figures.idle)
+        yield counted("fedlas_jobs", "Jobs and dry runs, by status.", "status", figures.jobs)
+        yield counted("fedlas_workers", "Living workers that take from a queue.", "queue", figures.workers)
+        yield counted("fedlas_workers_idle", "Workers that hold nothing.", "queue", figures.idle)
 
 
 def by_queue(workers: Iterable[WorkerProcess]) -> Mapping[str, int]:
     return {**dict.fromkeys(QUEUES, 0), **Counter(queue for worker in workers for queue in worker.queues)}
-
-
-def _counted(name: str, documentation: str, label: str, numbers: Mapping[str, int]) -> Metric:
-    family = GaugeMetricFamily(name, documentation, labels=(label,))
-    for value, number in numbers.items():
-        family.add_metric((value,), number)
-    return family

@@ -120,6 +120,7 @@ class Services(Core):
                 metrics,
                 figures=RegistryFigures(registry, probes),
                 count=served_models.count,
+                processes=served_models.processes,
                 process_ids=process_ids,
                 most_models=settings.metrics_models,
             ),

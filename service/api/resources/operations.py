@@ -99,7 +99,7 @@ async def readyz(services: ServicesDep) -> JSONResponse:
         "status": "ready" if ready else "not_ready",
         "checks": {one.name: "ok" if one.error is None else f"unavailable: {one.error}" for one in checked},
         "workers": workers,
-        "inference": services.served_models.device(),
+        "inference": ", ".join(services.served_models.processes()) or None,
     }
     return JSONResponse(content, 200 if ready else 503)
 

@@ -6,6 +6,8 @@ All sessions of a process share one arena, and run on the device that this machi
 from __future__ import annotations
 
 import base64
+import logging
+import re
 import time
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -15,14 +17,20 @@ import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
 
+from fedlas.extras import cuda_remedy, has_gpu
 from fedlas.preprocessing import usable_cores
 from service.ipc.run_marks import RunMark, RunMarks
 from service.predict.engine.profile import UNKNOWN, RunLimits
 from service.process_memory import lacked_memory
 from service.registry.errors import InvalidRequest, Unavailable
 
+_LOG = logging.getLogger(__name__)
 _MAX_CORES = 1024
-#: Errors that a session raises for rows that fit the declared shapes and still cannot be computed.
+_CUDA = "CUDAExecutionProvider"
+#: How CUDA and its libraries say that the device has failed, whatever the rows were.
+_DEVICE_FAILURE = re.compile(r"\bCU[A-Z]+ failure \d+:")
+#: Errors that a session raises for rows that fit the declared shapes and still cannot be computed: for example a token
+#: that is not in the vocabulary, inputs that differ in length.
 REFUSALS = (Fail, InvalidArgument, RuntimeException)
 #: y = Identity(x): small enough to try a session with.
 _PROBE = base64.b64decode("CAg6NwoQCgF4EgF5IghJZGVudGl0eRIBcFoPCgF4EgoKCAgBEgQKAggBYg8KAXkSCgoICAESBAoCCAFCBAoAEA0=")
@@ -44,23 +52,27 @@ _FOLLOW_UNKNOWN = 0.5
 #: How long a model that kept the event loop for much longer than it should have is run in threads.
 _MISTRUSTED_S = 60.0
 #: By default CUDA tries all convolution algorithms for every new batch size, which takes seconds.
-_TUNED = {"CUDAExecutionProvider": {"cudnn_conv_algo_search": "HEURISTIC"}}
+_TUNED = {_CUDA: {"cudnn_conv_algo_search": "HEURISTIC"}}
 _NUMPY = {"float": np.float32, "double": np.float64, "float16": np.float16, "bool": np.bool_}
 
 
 def prepare(*, arena_bytes: int = 0) -> None:
     """Determine once, before any request and in one thread, the device of sessions, and make what they share.
 
+    A GPU that no session computes on is a warning in the log.
+
     `arena_bytes`: what the tensors of all runs may take together, 0 for no limit; the first call of a process decides.
     """
-    providers()
+    provider = providers()[0]
+    if provider != _CUDA and has_gpu():
+        _LOG.warning("predictions run on %s, although this machine has a GPU: %s", provider, cuda_remedy())
     _share_arena(arena_bytes)
 
 
 @cache
 def providers() -> tuple[str, ...]:
     """The providers that a session really has, tried once; `get_available_providers` names CUDA where there is none."""
-    wanted = [name for name in ("CUDAExecutionProvider",) if name in ort.get_available_providers()]
+    wanted = [name for name in (_CUDA,) if name in ort.get_available_providers()]
     ort.set_default_logger_severity(4)  # a missing CUDA is no error
     session = ort.InferenceSession(_PROBE, session_options(), providers=[*wanted, "CPUExecutionProvider"])
     return tuple(session.get_providers())
@@ -132,6 +144,7 @@ class OpenModel:
         outputs: names of what the file computes.
         classes: columns of its probabilities; 0 where the file leaves them open and it has not run yet.
         limits: what its inspection has measured of its runs.
+        binds: its inputs and outputs are bound, as on CUDA, where a run then waits for the device once.
     """
 
     def __init__(
@@ -151,6 +164,9 @@ class OpenModel:
         classes = widths.get("probabilities")
         self.classes: int = classes if isinstance(classes, int) else 0
         self.provider: str = self._session.get_providers()[0]
+        self.binds = self.provider == _CUDA
+        if self.provider != (usual := providers()[0]):
+            _LOG.warning("%s was opened on %s, since it could not be on %s", path.name, self.provider, usual)
         self.fixed = self.per_row = 0.0
         self._follow_up = _FOLLOW_UP if limits.sizes_follow_shapes else _FOLLOW_UNKNOWN
         self._mistrusted_until = 0.0
@@ -172,15 +188,27 @@ class OpenModel:
     ) -> dict[str, np.ndarray]:
         """Run over rows; another thread may end the run between two nodes through the `options`.
 
-        Raises InvalidRequest `inputs_refused` for rows that fit the shapes and cannot be computed, or Unavailable
-        `out_of_memory`.
+        Raises InvalidRequest `inputs_refused` for rows that fit the shapes and cannot be computed, Unavailable
+        `out_of_memory`, or the error of a device that fails.
         """
+        names = [self._former.get(name, name) for name in outputs]
         under_way = self._mark.begin()
         try:
-            results = self._session.run([self._former.get(name, name) for name in outputs], inputs, options)
-        except REFUSALS as error:  # for example a token that is not in the vocabulary, inputs that differ in length
+            if self.binds:
+                binding = self._session.io_binding()
+                for name, array in inputs.items():
+                    binding.bind_cpu_input(name, np.ascontiguousarray(array))
+                for name in names:
+                    binding.bind_output(name, "cpu")
+                self._session.run_with_iobinding(binding, options)
+                results = binding.copy_outputs_to_cpu()
+            else:
+                results = self._session.run(names, inputs, options)
+        except (*REFUSALS, RuntimeError) as error:  # bound runs raise RuntimeError alone
             if lacked_memory(error):
                 raise Unavailable("out_of_memory", "there is not enough memory for these rows now") from error
+            if _DEVICE_FAILURE.search(str(error)):
+                raise
             message = f"the model cannot compute these rows: {refusal(error)}"
             raise InvalidRequest("inputs_refused", message, field="inputs") from error
         finally:

@@ -243,12 +243,13 @@ class WorkQueue(Repository):
         closed = update(Work).where(Work.record_id == record_id, unclaimed).values(state="done")
         return self.session.scalar(closed.returning(Work.record_id)) is not None
 
-    def reopen(self, record_id: str) -> bool:
-        """Open work again that is done, or make waiting work due; False if it is claimed."""
+    def reopen(self, record_id: str, *, queue: str | None = None) -> bool:
+        """Open work again that is done, or make waiting work due, perhaps in another queue; False if it is claimed."""
         reopened = self.session.execute(
             update(Work)
             .where(Work.record_id == record_id, Work.state != "claimed")
             .values(state="waiting", attempts=0, losses=[], not_before=self.now)
+            .values({} if queue is None else {"queue": queue, "turn": first_turn(self.session, queue)})
             .returning(Work.record_id, Work.kind, Work.queue)
         ).one_or_none()
         if reopened is not None:

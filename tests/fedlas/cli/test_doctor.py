@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from importlib import import_module
 from importlib.metadata import version
@@ -128,12 +129,35 @@ def test_devices_are_those_that_computed(monkeypatch: pytest.MonkeyPatch) -> Non
 
     if torch.cuda.is_available():
         pytest.skip("both compute on a GPU here")
-    monkeypatch.setattr(devices, "_has_gpu", lambda: True)
+    monkeypatch.setattr(devices, "has_gpu", lambda: True)
     [runtime], [pytorch] = devices.onnx_runtime(), devices.pytorch()
     assert (runtime["status"], pytorch["status"]) == ("warn", "warn")
     assert "computed on CPUExecutionProvider, although this machine has a GPU" in runtime["found"]
     assert runtime["remedy"]
     assert pytorch["remedy"]
+
+
+def test_an_old_driver_is_named_as_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch's warning is in the finding, with both remedies; played: an old driver needs another machine."""
+    import torch
+
+    def too_old() -> bool:
+        message = "CUDA initialization: The NVIDIA driver on your system is too old (found version 11040)."
+        more = "Please update your GPU driver by … (Triggered internally at /c10/cuda/CUDAFunctions.cpp:119.)"
+        warnings.warn("something else", stacklevel=1)
+        warnings.warn(f"{message} {more}", stacklevel=1)
+        return False
+
+    monkeypatch.setattr(devices, "has_gpu", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", too_old)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setenv("PYTHONWARNINGS", "ignore")
+    [line] = devices.pytorch()
+    cause = "CUDA initialization: The NVIDIA driver on your system is too old (found version 11040)"
+    assert line["status"] == "warn"
+    assert line["found"].endswith(f"although this machine has a GPU: {cause}")
+    for words in ("PyTorch is built for CUDA 13.0", "update the driver", "nvidia-smi"):
+        assert words in line["remedy"]
 
 
 def test_a_wrong_result_of_a_device_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -246,12 +246,19 @@ def test_control_tells_of_all_processes(tmp_path: Path) -> None:
     counts.tell("serving-1", Snapshot(other.own(), other.own_gauges()).encode())
     metrics.others = counts.others
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, preexec_fn=die_with_parent())
-    client = client_of(metrics, Exposition(metrics, process_ids=lambda: [os.getpid(), process.pid]))
+    exposition = Exposition(
+        metrics,
+        processes=lambda: {"CUDAExecutionProvider": 2, "CPUExecutionProvider": 1},
+        process_ids=lambda: [os.getpid(), process.pid],
+    )
+    client = client_of(metrics, exposition)
     try:
         text = client.get("/metrics", headers={"Accept": ACCEPT}).text
     finally:
         process.communicate(b"\n")
     assert value(text, "fedlas_rows_total", model="digits") == 3
+    assert value(text, "fedlas_predict_processes", provider="CUDAExecutionProvider") == 2
+    assert value(text, "fedlas_predict_processes", provider="CPUExecutionProvider") == 1
     for pid in (os.getpid(), process.pid):
         assert value(text, "process_resident_memory_bytes", pid=str(pid)) > 0
         assert value(text, "process_cpu_seconds_total", pid=str(pid)) >= 0

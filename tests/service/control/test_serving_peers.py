@@ -78,6 +78,7 @@ def test_a_change_holds_for_every_process_once_its_call_has_returned(api: Walled
     assert api.client.post("/v2/repository/models/digits/load").status_code == 200
     assert {answering(api, "digits") for _ in range(4)} == {models[0]}
     assert api.client.get("/v2/models/digits/config").json()["instance_group"][0]["kind"] in ("KIND_CPU", "KIND_GPU")
+    assert scraped(api)[("fedlas_predict_processes", "", "")] == 2
 
 
 def test_a_deleted_model_leaves_no_file_to_read(api: WalledApi) -> None:

@@ -77,6 +77,14 @@ def test_a_model_is_found_by_id_and_by_name(api: Api) -> None:
     assert "version 1" in page_of(api, f"/models/{old}")
 
 
+def test_a_page_names_the_provider_of_an_open_model(api: Api) -> None:
+    """Once it has answered, a model's page says what it runs on."""
+    publish(api.registry, "digits", scaling(1))
+    assert "Runs on" not in page_of(api, "/models/digits")
+    assert api.client.post("/v1/models/digits/predict", json={"inputs": [[1.0, 0.0]]}).status_code == 200
+    assert "<dt>Runs on</dt><dd><code>CPUExecutionProvider</code></dd>" in page_of(api, "/models/digits")
+
+
 def test_what_is_published_is_not_deleted(api: Api) -> None:
     """The refusal is the API's, shown on the model's page; without the name the model goes."""
     model = publish(api.registry, "digits", scaling(1))

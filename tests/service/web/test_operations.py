@@ -6,11 +6,15 @@ import os
 import re
 import time
 from datetime import timedelta
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
+from markupsafe import escape
 from starlette.testclient import TestClient
 
+from fedlas.extras import cuda_remedy, has_gpu
 from service.api.plumbing import probes
 from service.queue import PermitSender
 from service.registry import tables
@@ -18,6 +22,7 @@ from service.registry.errors import Unavailable
 from service.registry.registry import Registry
 from service.registry.settings import WorkerSettings
 from service.registry.tables import new_id
+from service.web import operations
 from service.web.operations import Disk, Operations
 from tests.helpers.api import Api
 from tests.helpers.processes import free_port
@@ -67,6 +72,25 @@ def test_an_idle_service_says_that_all_is_well(browser: TestClient) -> None:
     part = browser.get("/operations", headers={"HX-Request": "true"}).text
     assert "All is well" in part
     assert "<html" not in part
+
+
+def test_a_gpu_that_predictions_leave_idle_is_named(
+    api: Api, browser: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With an NVIDIA device and the provider for CPUs not all is well; the page says why, and what to install."""
+    assert "<code>CPUExecutionProvider</code>, 1 process<" in browser.get("/operations").text
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(operations, "has_gpu", partial(has_gpu, tmp_path))
+    assert "All is well" in browser.get("/operations").text
+    (tmp_path / "nvidia0").touch()
+    page = browser.get("/operations").text
+    assert "All is well" not in page
+    assert "Predictions run on CPUExecutionProvider, although this machine has a GPU." in page
+    assert escape(cuda_remedy()) in page
+    monkeypatch.setattr(api.services.served_models, "processes", lambda: {"CUDAExecutionProvider": 2})
+    page = browser.get("/operations").text
+    assert "All is well" in page
+    assert "<code>CUDAExecutionProvider</code>, 2 processes<" in page
 
 
 def test_work_that_no_living_worker_takes_is_named(api: Api, browser: TestClient) -> None:

@@ -13,7 +13,7 @@ from fedlas.contract.records import RecordError
 from fedlas.contract.requests import JobRequest
 from service.registry import tables
 from service.registry.presenters import job_record, model_record
-from service.registry.queues import PLAN
+from service.registry.queues import ANY_DEVICE, GPU_ONLY, PLAN
 from service.registry.registry import Registry
 from service.registry.repositories import Claim
 from service.registry.settings import ServiceSettings, WorkerSettings
@@ -405,6 +405,36 @@ def test_jobs_of_an_earlier_version_get_todays_defaults(bench: Bench) -> None:
     assert request.max_cost_factor == "auto"
     assert (request.hyperparameters.alpha, request.hyperparameters.optimizer) == (0.1, "auto")
     assert (request.metadata, request.webhook) == ({}, None)
+
+
+@pytest.mark.parametrize("queue", [GPU_ONLY, ANY_DEVICE])
+def test_a_job_that_no_card_holds_goes_on_on_the_cpu(bench: Bench, queue: str) -> None:
+    """A card too small is no failure and no attempt: any worker takes the job, and a warning has the reason."""
+    job_id = bench.job(bench.dataset(b"rows"), bench.model(), accelerator="gpu" if queue == GPU_ONLY else "auto")
+    with bench.registry.write() as unit:
+        unit.work.of(job_id).queue = queue
+    error = RecordError(code="card_too_small", message="8 GiB do not hold it", user_error=False)
+    bench.begun(job_id)[0].failed(error)
+    with bench.registry.read() as unit:
+        row, work = unit.jobs.get(job_id), unit.work.of(job_id)
+        record = job_record(unit, row, work)
+        assert (work.state, work.queue, work.attempts, work.losses) == ("waiting", ANY_DEVICE, 0, [])
+        assert (record.status, record.error) == ("queued", None)
+        assert [(one.code, one.message) for one in record.warnings] == [
+            ("card_too_small", "8 GiB do not hold it; the job goes on on the CPU")
+        ]
+        events = [event.data for event in unit.events.of_types(job_id, ["attempt", "warning"])]
+        assert [event.get("reason", event.get("code")) for event in events] == [
+            "card_too_small",
+            "the memory of its card is too small",
+        ]
+        due = unit.work.next_due(ANY_DEVICE)
+    assert due is not None
+    assert due.record_id == job_id
+    bench.begun(job_id)[0].failed(error)
+    with bench.registry.read() as unit:
+        row = unit.jobs.get(job_id)
+    assert (row.status, row.error and row.error["code"]) == ("failed", "card_too_small"), "and not for ever"
 
 
 def test_fitted_scores_are_published(bench: Bench, tmp_path: Path) -> None:

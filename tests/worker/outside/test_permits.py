@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +17,8 @@ from service.registry.settings import ServiceSettings, WorkerSettings
 from tests.helpers.processes import until
 from tests.helpers.servers import Valkey, running
 from tests.helpers.work import add_dataset, add_job, hurried, permits_of, reaper_of, state_of
-from worker.outside import permits
+from worker.outside import cards, permits
+from worker.outside.cards import CARD_TOO_SMALL, Card, Cards
 from worker.outside.permits import Broker, Permits, PermitWatch, Places
 from worker.outside.recovery import Reaper
 from worker.outside.supervisor import Supervisor
@@ -28,9 +30,14 @@ class Recording(Supervisor):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.done: list[str] = []
+        self.devices: list[str | None] = []
+        self.go_on = threading.Event()
+        self.go_on.set()
 
-    def execute(self, claim: Claim, **_: Any) -> None:
+    def execute(self, claim: Claim, devices: str | None = None, **_: Any) -> None:
         """Count the claim as done."""
+        self.devices.append(devices)
+        self.go_on.wait(60)
         with self._registry.write() as unit:
             unit.work.finish(claim)
         self.done.append(claim.record_id)
@@ -76,6 +83,17 @@ def test_a_queue_takes_no_more_than_its_share_of_the_threads() -> None:
     assert (few.has_share("inspect"), few.free("inspect")) == (True, 0)
 
 
+def test_trainings_have_one_share_on_whichever_device() -> None:
+    """A worker with two cards and two threads trains two jobs at once, from one of its queues or from both."""
+    places = Places([GPU_ONLY, ANY_DEVICE], threads=2)
+    assert (places.free(GPU_ONLY), places.free(ANY_DEVICE)) == (2, 2)
+    places.take(ANY_DEVICE)
+    assert (places.free(GPU_ONLY), places.free(ANY_DEVICE)) == (1, 1)
+    places.take(GPU_ONLY)
+    assert not places.has_share(ANY_DEVICE)
+    assert Places(QUEUES, threads=6).free(ANY_DEVICE) == 1
+
+
 def test_a_permit_takes_what_is_next_and_too_many_take_nothing(registry: Registry, supervisor: Recording) -> None:
     """Each permit does one piece of work, in order; what was doubled, or left by the deleted, does nothing."""
     permits = permits_of(supervisor, registry)
@@ -109,6 +127,84 @@ def test_a_worker_takes_only_what_it_serves(registry: Registry, supervisor: Reco
 def hurried_with(supervisor: Supervisor, **options: Any) -> WorkerSettings:
     """The worker's settings with some changed."""
     return supervisor._settings.model_copy(update=options)
+
+
+SMALL = Card("MIG-1", "1g.5gb", 5 * 10**9, "GPU-1")
+LARGE = Card("GPU-2", "A100", 40 * 1024**3, "GPU-2")
+
+
+@pytest.fixture
+def with_cards(registry: Registry, supervisor: Recording, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Permits:
+    """Permits of a worker with two cards, which `nvidia-smi` is said to list."""
+    monkeypatch.setattr(cards, "visible_cards", lambda: [SMALL, LARGE])
+    monkeypatch.setattr("worker.outside.permits._PAUSE_S", 0.01)
+    found = permits_of(supervisor, registry)
+    found.cards = Cards(tmp_path / "cards", [SMALL, LARGE])
+    return found
+
+
+def test_a_calibration_computes_on_a_card_of_its_own(
+    registry: Registry, supervisor: Recording, with_cards: Permits
+) -> None:
+    """Two at once are on two cards, a third waits in the queue; other work, and workers without cards, have none."""
+    jobs = [add_job(registry, queue=queue) for queue in (ANY_DEVICE, GPU_ONLY, ANY_DEVICE)]
+    add_dataset(registry)
+    supervisor.go_on.clear()
+    threads = [threading.Thread(target=use, args=(with_cards, ANY_DEVICE)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    until(lambda: len(supervisor.devices) == 2, what="both run")
+    assert {*supervisor.devices} == {SMALL.uuid, LARGE.uuid}
+    assert use(with_cards, ANY_DEVICE) == []
+    assert [state_of(registry, one) for one in jobs].count("waiting") == 1
+    supervisor.go_on.set()
+    for thread in threads:
+        thread.join(60)
+    use(with_cards, ANY_DEVICE, times=2)
+    use(with_cards, "inspect")
+    assert [state_of(registry, one) for one in jobs] == ["done"] * 3
+    assert supervisor.devices[2] in (SMALL.uuid, LARGE.uuid)
+    add_job(registry)
+    use(permits_of(supervisor, registry), ANY_DEVICE)
+    assert supervisor.devices[3:] == [None, None]
+
+
+def test_a_job_that_no_card_holds_leaves_the_cards_to_others(
+    registry: Registry, supervisor: Recording, with_cards: Permits, tmp_path: Path
+) -> None:
+    """The child of such a job sees no GPU, by whichever worker it is done, and while it runs every card is free."""
+    for of_worker in (with_cards, permits_of(supervisor, registry)):
+        job_id = add_job(registry)
+        with registry.write() as unit:
+            unit.jobs.add_warning(unit.jobs.get(job_id), {"code": CARD_TOO_SMALL, "message": "x"})
+        supervisor.go_on.clear()
+        thread = threading.Thread(target=use, args=(of_worker, ANY_DEVICE))
+        thread.start()
+        until(lambda: supervisor.devices, what="it runs")
+        others = Cards(tmp_path / "cards", [SMALL, LARGE])
+        with others.take() as first, others.take() as second:
+            assert (first, second) == (SMALL, LARGE)
+        supervisor.go_on.set()
+        thread.join(60)
+        assert supervisor.devices == [""]
+        supervisor.devices.clear()
+
+
+def test_a_card_counts_as_the_memory_of_its_worker(registry: Registry, with_cards: Permits) -> None:
+    """The smallest card says what fits, where it has less than the machine; unknown memory says nothing."""
+    supervisor = with_cards._supervisor
+    for memory, known, counted in (
+        (2**40, [SMALL, LARGE], SMALL.memory_bytes),
+        (2**30, [SMALL, LARGE], 2**30),
+        (2**40, [Card("0", "a GPU", 0, "0")], 2**40),
+        (2**40, [], 2**40),
+    ):
+        with_cards.cards.known = known
+        settings = hurried_with(supervisor, worker_memory_bytes=memory)
+        Reaper(registry, settings, supervisor, with_cards, take=lambda permit: None)._register()
+        with registry.write() as unit:
+            assert [row.memory_bytes for row in unit.workers.known] == [counted]
+            unit.workers.forget(["w"])
 
 
 def test_work_is_found_without_a_permit(registry: Registry, worker_settings: WorkerSettings) -> None:

@@ -21,7 +21,8 @@ from tests.helpers.service import until
 from tests.helpers.work import add_dataset, add_job, execute, hurried, reaper_of, state_of
 from worker.outside.kinds import kind_of
 from worker.outside.supervisor import Cancelled, LeaseRenewal, Supervisor
-from worker.sandbox.process import machine, process_mark
+from worker.sandbox.process import ChildOutcome, machine, process_mark
+from worker.sandbox.protocol import ChildError
 
 Json = dict[str, Any]
 
@@ -145,6 +146,37 @@ def test_what_is_lost_without_getting_further_is_given_up(registry: Registry, wo
     assert row.error is not None
     assert (row.error["code"], row.error["user_error"]) == ("poisoned", False)
     assert "its process ended: " in row.error["message"]
+
+
+def test_a_card_that_fails_is_a_lost_process(
+    registry: Registry,
+    worker_settings: WorkerSettings,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The work is tried again, with the card's error as the reason, and ends as poisoned; no child writes the log."""
+    failed = ChildError(code="card_failed", message="its card failed: \x1b[2JCUDA error: illegal", user_error=False)
+    given: list[str | None] = []
+
+    def run(*_: Any, devices: str | None, **__: Any) -> ChildOutcome:
+        given.append(devices)
+        return ChildOutcome(error=failed)
+
+    monkeypatch.setattr("worker.sandbox.process.run", run)
+    supervisor = Supervisor(worker_settings.model_copy(update={"max_attempts": 2}), registry, name="w")
+    record_id = add_dataset(registry)
+    for _ in range(3):
+        with registry.write() as unit:
+            unit.work.of(record_id).not_before = unit.now()
+        supervisor.execute(claimed_by(registry, record_id, "w"), devices="GPU-1")
+    with registry.read() as unit:
+        row = unit.datasets.get(record_id)
+        assert unit.work.of(record_id).losses == ["its process ended: its card failed: [2JCUDA error: illegal"] * 2
+    assert row.error is not None
+    assert (row.error["code"], row.error["user_error"], given) == ("poisoned", False, ["GPU-1"] * 2)
+    assert "CUDA error: illegal" in row.error["message"]
+    assert "was lost (its process ended: its card failed: " in caplog.text
+    assert "\x1b" not in caplog.text
 
 
 def test_an_inspection_is_done_by_whoever_comes(registry: Registry, worker_settings: WorkerSettings) -> None:

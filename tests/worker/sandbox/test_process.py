@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from pydantic import BaseModel
 
 from fedlas.contract.options import DatasetOptions, ModelOptions, ScoresOptions
-from fedlas.errors import UnsupportedModel
+from fedlas.errors import DeviceTooSmall, UnsupportedModel
 from service.process_memory import memory_bytes
 from tests.helpers import uploads as made
 from tests.helpers.service import ROOT, children_of, is_alive, until
@@ -182,6 +183,27 @@ def test_no_secret_reaches_the_child(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert f"HOME={tmp_path / 'a'}".encode() in found[0]
 
 
+@pytest.mark.parametrize(("devices", "seen"), [(None, "7"), ("MIG-1", "MIG-1"), ("", "")])
+def test_a_child_sees_the_card_that_it_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, devices: str | None, seen: str
+) -> None:
+    """A child has its own `CUDA_VISIBLE_DEVICES`, of no card where it is empty; without one the worker's stays."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    found: list[bytes] = []
+
+    def look() -> None:
+        if (pid := child_of_ours()) is not None:
+            found.append(Path(f"/proc/{pid}/environ").read_bytes())
+            raise LookupError
+
+    (tmp_path / "upload").write_bytes(b"model")
+    request = ChildRequest(order=SLOW, files={"model": str(tmp_path / "upload")}, limits=Limits(60))
+    with pytest.raises(LookupError):
+        sandbox.run(request, folder=tmp_path, on_event=ignore, on_tick=look, devices=devices)
+    given = [entry for entry in found[0].split(b"\0") if entry.startswith(b"CUDA_VISIBLE_DEVICES=")]
+    assert given == [f"CUDA_VISIBLE_DEVICES={seen}".encode()]
+
+
 def test_child_ends_with_its_supervisor(tmp_path: Path) -> None:
     """When the supervisor is killed its child ends by itself, without a signal."""
     (tmp_path / "upload").write_bytes(made.text_model())
@@ -278,6 +300,58 @@ def test_a_lack_of_memory_is_told_apart_from_a_bad_file(tmp_path: Path, monkeypa
         answer = json.loads(child.answer_to(SLOW, {}, tmp_path, lambda _: None))
         assert answer["error"]["code"] == code
         assert answer["error"]["user_error"] is True
+
+
+CUDA = "CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be reported later"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (torch.AcceleratorError(CUDA), "card_failed", f"its card failed: {CUDA.splitlines()[0]}"),
+        (RuntimeError(CUDA), "card_failed", f"its card failed: {CUDA.splitlines()[0]}"),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), "card_failed", "its card failed: cuDNN error"),
+        (UnsupportedModel("bad_name", "a name is 'CUDA error'"), "bad_name", "a name is"),
+        (DeviceTooSmall("8 GiB do not hold it"), "card_too_small", "8 GiB do not hold it"),
+        (RuntimeError("a defect"), "internal_error", "an unexpected error"),
+    ],
+    ids=lambda part: type(part).__name__ if isinstance(part, Exception) else "",
+)
+def test_a_card_is_told_apart_from_a_defect(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, code: str, message: str
+) -> None:
+    """The end by a card's failure or its small memory is no defect of ours and no fault of the file."""
+
+    def fails(*_: object) -> None:
+        raise error
+
+    def wraps(*_: object) -> None:
+        raise UnsupportedModel("invalid_graph", "the graph is not valid ONNX") from error
+
+    found = []
+    for importer in (fails, fails if isinstance(error, UnsupportedModel) else wraps):
+        monkeypatch.setattr("worker.inside.inspection.inspect_model", importer)
+        found.append(json.loads(child.answer_to(SLOW, {}, tmp_path, lambda _: None))["error"])
+    assert found[0]["code"] == code
+    assert found[0]["message"].startswith(message)
+    assert found[0]["user_error"] is (code == "bad_name")
+    assert found[1]["code"] == (code if code in ("card_failed", "bad_name") else "invalid_graph")
+
+
+@pytest.mark.parametrize(
+    "words", ["CUDA out of memory. Tried to allocate 2 GiB", "CUDA error: out of memory", "a row of 8 GiB"]
+)
+def test_a_network_too_large_for_its_card_is_not_a_lack_of_main_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    """Whichever part of PyTorch found no memory, and whoever said so."""
+
+    def fails(*_: object) -> None:
+        error = torch.OutOfMemoryError if words.startswith("CUDA") else DeviceTooSmall
+        raise error(words) from torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("worker.inside.inspection.inspect_model", fails)
+    assert json.loads(child.answer_to(SLOW, {}, tmp_path, lambda _: None))["error"]["code"] == "card_too_small"
 
 
 def test_a_living_process_is_not_gone_and_a_dead_one_is() -> None:

@@ -25,11 +25,13 @@ from service.registry import tables
 from service.registry.artifacts import StagedFile
 from service.registry.errors import NotFound
 from service.registry.presenters import job_record, model_record
+from service.registry.queues import ANY_DEVICE
 from service.registry.registry import Registry, UnitOfWork
 from service.registry.repositories import Claim
 from service.registry.settings import GIBIBYTE, WorkerSettings
 from service.registry.tables import new_id, now
 from worker.documents import ChildEvent, JobOrder, JobResult, OrderedDataset, OrderedModel, PlanResult
+from worker.outside.cards import CARD_TOO_SMALL
 from worker.outside.kinds.base import OnInputs, Prepared, R
 from worker.sandbox.protocol import Limits
 
@@ -297,6 +299,17 @@ class Calibrate(JobKind[JobResult]):
     def looks_before(self, unit: UnitOfWork, dataset: tables.Dataset) -> int:
         """Take a look: the test rows will judge."""
         return unit.ledger.enter(dataset.sha256, self.record_id)
+
+    def fail(self, unit: UnitOfWork, error: RecordError) -> None:
+        """A job that a card's memory does not hold goes on on the CPU, of any worker; all others end."""
+        row, notice = self.row(unit), Notice(code=error.code, message=f"{error.message}; the job goes on on the CPU")
+        # Once: a child that says so on the CPU, too, would say so for ever.
+        if error.code != CARD_TOO_SMALL or CARD_TOO_SMALL in (one["code"] for one in row.warnings):
+            return super().fail(unit, error)
+        self.write_events(unit)
+        unit.jobs.add_warning(row, notice.stored())
+        unit.work.reopen(self.record_id, queue=ANY_DEVICE)
+        return unit.requeue(self.record_id, "the memory of its card is too small")
 
     def publish(self, unit: UnitOfWork, result: JobResult, files: Mapping[str, StagedFile]) -> BaseModel:
         self.write_events(unit)
