@@ -95,6 +95,8 @@ def _about_to_start(**_: object) -> None:
     except TwoRuntimes as both:
         raise SystemExit(f"fedlas: {both}") from None
     os.umask(OWNER_ONLY)
+    # Indices of cards are those of nvidia-smi; by default CUDA puts the fastest first.
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     # Uploads are opened in a child of their own; Celery's general warning about root repeats at every start.
     warnings.filterwarnings("ignore", category=SecurityWarning)
 

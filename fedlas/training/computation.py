@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,8 @@ from fedlas.classifier import Classifier
 from fedlas.errors import DeviceTooSmall
 
 _LOG = logging.getLogger("fedlas.training")
+#: Words of CUDA, cuBLAS and cuDNN for a lack of memory that PyTorch has no class for.
+_MEMORY_WORDS = ("CUDA error: out of memory", "STATUS_ALLOC_FAILED", "unable to find an engine to execute")
 T = TypeVar("T")
 Outputs: TypeAlias = tuple[Tensor, Tensor]
 Precision: TypeAlias = Literal["auto", "float32", "bfloat16"]
@@ -44,13 +46,19 @@ def halved(compute: Callable[[int], T], most_rows: int, device: torch.device) ->
     while True:
         try:
             return compute(most_rows)
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not _lacked_memory(error):
+                raise
             if most_rows == 1:
                 raise _too_small(device) from None
         most_rows //= 2
         _LOG.info("the memory of %s is too small for what was tried; now %d rows at once", device, most_rows)
         if device.type == "cuda":
             torch.cuda.empty_cache()  # pieces of other sizes
+
+
+def _lacked_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _MEMORY_WORDS)
 
 
 def _too_small(device: torch.device) -> DeviceTooSmall:
@@ -67,12 +75,16 @@ def _too_small(device: torch.device) -> DeviceTooSmall:
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
     """Convolutions of a card in float32: TF32, their default, keeps 10 bits, and an exported file would differ."""
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = before and device.type != "cuda"
+    names = ("conv", "rnn") if device.type == "cuda" else ()
+    kinds: list[Any] = [getattr(torch.backends.cudnn, name) for name in names]
+    before = [kind.fp32_precision for kind in kinds]
     try:
+        for kind in kinds:
+            kind.fp32_precision = "ieee"
         yield
     finally:
-        torch.backends.cudnn.allow_tf32 = before
+        for kind, precision in zip(kinds, before, strict=True):
+            kind.fp32_precision = precision
 
 
 class TrainingForward:
@@ -114,16 +126,18 @@ class TrainingForward:
         _lay_out(self._classifier.eval(), torch.channels_last)
         try:
             return all(bool(torch.isfinite(output).all()) for output in self(*sample))
-        except torch.OutOfMemoryError:
-            raise
-        except (RuntimeError, TypeError, ValueError):
+        except (RuntimeError, TypeError, ValueError) as error:
+            if isinstance(error, RuntimeError) and _lacked_memory(error):
+                raise
             return False
         finally:
             self._classifier.train(was_training)
 
 
 def _lay_out(classifier: Classifier, memory_format: torch.memory_format) -> None:
-    classifier.to(memory_format=memory_format)  # type: ignore[call-overload]
+    for tensor in (*classifier.parameters(), *classifier.buffers()):
+        if tensor.ndim == 4:  # what else `Module.to` would take, it refuses
+            tensor.data = tensor.data.contiguous(memory_format=memory_format)
 
 
 def _channels_last(rows: Tensor) -> Tensor:

@@ -86,9 +86,8 @@ def fit(
     options = options or TrainingOptions()
     device = pick_device(device)
     head = config.scope == "head"
-    features = _prepared(
-        classifier.to(device), loss.to(device), inputs, options.features, head=head, rows=rows, device=device
-    )
+    halved(lambda _: classifier.to(device), 1, device)
+    features = _prepared(classifier, loss.to(device), inputs, options.features, head=head, rows=rows, device=device)
     loader = Loader([features] if head and features is not None else inputs, device, targets=targets, rows=rows)
     if options.weights is not None and rows is not None:
         options = replace(options, weights=options.weights[rows])
@@ -154,7 +153,7 @@ def predict_logits(
     device = pick_device(device)
     loader = Loader(inputs, device, rows=rows)
     was_training = classifier.training
-    classifier.to(device).eval()
+    halved(lambda _: classifier.to(device).eval(), 1, device)
     with full_precision(device):
         outputs = halved(lambda most_rows: _outputs(classifier, loader, most_rows), batch_size, device)
     classifier.train(was_training)

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
+from fedlas.extras import has_gpu
 from service.confinement import landlock
 from service.confinement.confinement import CONTROLS, DEVICES, SYSTEM, Policy, confine, lacking, libraries, packages
 from service.confinement.seccomp import DANGEROUS, Condition, Filter
@@ -61,6 +62,8 @@ _SIGNALS_OF_FILES = {
 }
 _PROGRAMS = frozenset({"execve", "execveat", "fork", "vfork"})
 _SERVERS = frozenset({"socket", "bind", "listen", "accept", "accept4"})
+_CUDA_SERVES = frozenset({"socket", "bind", "listen"})
+_SO_PASSCRED = 16
 _OWNERSHIP = frozenset({"chmod", "fchmod", "fchmodat", "fchmodat2", "chown", "fchown", "lchown", "fchownat", "mknod"})
 #: Before its third version Landlock lets a file be emptied, and it never minds the others.
 _ALTERATION = frozenset(
@@ -81,11 +84,18 @@ def serving(folder: Path) -> Policy:
 
     It writes no file.
     """
+    denied = DANGEROUS | _SIGNALS | _PROGRAMS | _SERVERS | _OWNERSHIP | _ALTERATION | _SHARING | _RARE
+    of_cuda = _of_cuda() if has_gpu() else {}
     return Policy(
         grants=[*_read_by_serving(folder)],
         calls=Filter(
-            denied=DANGEROUS | _SIGNALS | _PROGRAMS | _SERVERS | _OWNERSHIP | _ALTERATION | _SHARING | _RARE,
-            conditions=_of_threads() | _of_connections() | {"socketpair": (Condition(1, _SOCKET_TYPES, _SOCK_STREAM),)},
+            denied=denied - (_CUDA_SERVES if of_cuda else frozenset()),
+            conditions={
+                **_of_threads(),
+                **_of_connections(),
+                "socketpair": (Condition(1, _SOCKET_TYPES, _SOCK_STREAM),),
+                **of_cuda,
+            },
             void=_SIGNALS_OF_FILES,
         ),
         needed=[*libraries(), *packages(), folder],
@@ -158,6 +168,15 @@ def _of_connections() -> dict[str, tuple[Condition, ...]]:
     return {
         "sendmsg": (Condition(2, socket.MSG_FASTOPEN, 0),),
         "setsockopt": (Condition(1, _HALF, socket.IPPROTO_TCP),),
+    }
+
+
+def _of_cuda() -> dict[str, tuple[Condition, ...]]:
+    """CUDA begins by listening on a local socket of its own, `@cuda-uvmfd-…`; nothing is accepted, nothing connects."""
+    return {
+        "socket": (Condition(0, _HALF, socket.AF_UNIX),),
+        # Levels up to TCP's, and of their options SO_PASSCRED, and the first: TCP_NODELAY.
+        "setsockopt": (Condition(1, _HALF & ~7, 0), Condition(2, _HALF & ~(_SO_PASSCRED | socket.TCP_NODELAY), 0)),
     }
 
 

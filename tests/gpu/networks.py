@@ -36,16 +36,17 @@ def small(*, dropout: float = 0.0, width: int = 32) -> WithFeatures:
         torch.manual_seed(0)
         body = nn.Sequential(
             *(nn.Conv2d(3, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1), nn.ReLU()),
-            *(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Dropout(dropout)),
+            *(nn.AvgPool2d(16), nn.Flatten(), nn.Dropout(dropout)),
         )
         return WithFeatures(body, 4 * width)
 
 
 def rows(count: int = 512, size: int = 32) -> tuple[list[Tensor], Tensor]:
-    """Images whose brightness in one of ten places says their class, with noise."""
+    """Images of which one colour is bright in one quarter, by their class, with noise."""
     generator = torch.Generator().manual_seed(0)
-    targets = torch.arange(count) % 10
+    targets, half = torch.arange(count) % 10, size // 2
     images = torch.randn(count, 3, size, size, generator=generator)
-    for row, target in enumerate(targets.tolist()):
-        images[row, target % 3, (target * size) // 10] += 2.0
+    for image, target in zip(images, targets.tolist(), strict=True):
+        top, left = target // 3 // 2 * half, target // 3 % 2 * half
+        image[target % 3, top : top + half, left : left + half] += 3.0
     return [images], targets

@@ -68,8 +68,9 @@ def test_predictions_are_those_of_the_cpu(card: Any, figure: Figure) -> None:
 
 
 def test_training_ends_as_on_the_cpu(card: Any, figure: Figure) -> None:
-    """Four epochs of FedLAS in float32 end with the NLL of the CPU within 2 %, in bfloat16 within 5 %."""
+    """FedLAS in float32 ends with the NLL of the CPU within 2 %, in bfloat16 within 5 %, having learnt something."""
     on_cpu = nll(trained("cpu"), "cpu")
+    assert on_cpu < 0.5 * math.log(10)
     for precision, tolerance in (("float32", 0.02), ("bfloat16", 0.05)):
         on_card = nll(trained(card, precision), card)
         figure(f"NLL after training, {precision}", f"{on_card:.4f}, CPU {on_cpu:.4f}", f"± {tolerance:.0%}")
@@ -119,10 +120,12 @@ def waiting_is_an_error() -> Iterator[Callable[[float], None]]:
         step = round(share * CONFIG.epochs * steps) % steps
         torch.cuda.set_sync_debug_mode("error" if step else "default")
 
-    try:
-        yield between
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*prototype feature.*")
+        try:
+            yield between
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.parametrize("imported", [False, True])

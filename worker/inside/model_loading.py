@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import torch
@@ -91,7 +92,13 @@ def digests(order: JobOrder) -> dict[str, str]:
 
 
 def repeat_exactly() -> None:
-    """Make a job end with the same bits each time: an accelerator's fastest kernels add up in any order."""
+    """Make a job end with the same bits each time: an accelerator's fastest kernels add up in any order.
+
+    Raises:
+        RuntimeError: the job was given a card, and PyTorch finds none.
+    """
+    if (card := os.environ.get("CUDA_VISIBLE_DEVICES")) and not torch.cuda.is_available():
+        raise RuntimeError(f"CUDA error: PyTorch does not find the card {card}, which this job was given")
     if torch.cuda.is_available():
         torch.backends.cudnn.deterministic = True
         torch.use_deterministic_algorithms(True, warn_only=True)

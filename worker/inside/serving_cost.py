@@ -46,7 +46,7 @@ def measured(path: Path, inputs: Sequence[TensorSpec], lengths: Mapping[str, int
 
 class _Measuring:
     def __init__(self, path: Path, inputs: Sequence[TensorSpec], lengths: Mapping[str, int], cost: ServingCost) -> None:
-        self._session = open_session(str(path), threads=1)
+        self._session = open_session(str(path), threads=1, on_cpu=True)  # as an API without a card runs it
         self._inputs, self.lengths, self._cost = inputs, dict(lengths), cost
         self._most_rows = max(1, min(_MAX_ROWS, _MAX_BYTES // max(1, cost.peak_row_bytes)))
         self._deadline = time.perf_counter() + _ALL_S

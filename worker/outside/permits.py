@@ -258,7 +258,7 @@ class Permits:
         with self._registry.read() as unit:
             return unit.work.due(queue, self.max_memory.get(queue), skip=skip, limit=limit, due_for=due_for)
 
-    def _claim(self, queue: str, held: ExitStack) -> tuple[Claim, str | None] | None:
+    def _claim(self, queue: str, held: ExitStack) -> tuple[Claim, str] | None:
         with surviving("no work can be claimed"), suppress(NoFreeCard):
             # A worker with a GPU does first what only it can do.
             first = (GPU_ONLY,) if queue == ANY_DEVICE and GPU_ONLY in self.queues else ()
@@ -267,8 +267,8 @@ class Permits:
         self._supervisor.stopping.wait(_PAUSE_S)
         return None
 
-    def _claim_from(self, queue: str, held: ExitStack) -> tuple[Claim, str | None] | None:
-        """Claim, with the devices of its child: a card that `held` gives back, "" for the CPU, None for this worker's.
+    def _claim_from(self, queue: str, held: ExitStack) -> tuple[Claim, str] | None:
+        """Claim, with the devices of its child: a card that `held` gives back, or "" for the CPU.
 
         Raises NoFreeCard.
         """
@@ -279,7 +279,7 @@ class Permits:
             if unit.work.next_due(queue, max_memory) is None:
                 return None
         trains = queue in (ANY_DEVICE, GPU_ONLY)
-        devices = held.enter_context(self.cards.take()).uuid if trains and self.cards.known else None
+        devices = held.enter_context(self.cards.take()).uuid if trains and self.cards.known else ""
         with self._registry.write() as unit:
             claim = unit.work.claim_next(
                 queue, worker=self._supervisor.name, lease_seconds=self._lease_seconds, max_memory=max_memory

@@ -51,8 +51,9 @@ _UNKNOWN_S = 1e-3
 _FOLLOW_UNKNOWN = 0.5
 #: How long a model that kept the event loop for much longer than it should have is run in threads.
 _MISTRUSTED_S = 60.0
-#: By default CUDA tries all convolution algorithms for every new batch size, which takes seconds.
-_TUNED = {_CUDA: {"cudnn_conv_algo_search": "HEURISTIC"}}
+#: By default CUDA tries all convolution algorithms for every new batch size, which takes seconds, and rounds to TF32,
+#: for which no threshold was fitted.
+_TUNED = {_CUDA: {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}}
 _NUMPY = {"float": np.float32, "double": np.float64, "float16": np.float16, "bool": np.bool_}
 
 
@@ -72,7 +73,9 @@ def prepare(*, arena_bytes: int = 0) -> None:
 @cache
 def providers() -> tuple[str, ...]:
     """The providers that a session really has, tried once; `get_available_providers` names CUDA where there is none."""
-    wanted = [name for name in (_CUDA,) if name in ort.get_available_providers()]
+    wanted = [name for name in (_CUDA,) if has_gpu() and name in ort.get_available_providers()]
+    if wanted:
+        ort.preload_dlls()  # from their packages, which no path leads to
     ort.set_default_logger_severity(4)  # a missing CUDA is no error
     session = ort.InferenceSession(_PROBE, session_options(), providers=[*wanted, "CPUExecutionProvider"])
     return tuple(session.get_providers())
@@ -106,7 +109,9 @@ def release_arena() -> None:
         session.run(None, {"x": _ONE_ROW}, options)
 
 
-def open_session(path: str, *, threads: int, shared_arena: bool = False, spinning: bool = True) -> ort.InferenceSession:
+def open_session(
+    path: str, *, threads: int, shared_arena: bool = False, spinning: bool = True, on_cpu: bool = False
+) -> ort.InferenceSession:
     """Open a file that we wrote.
 
     `shared_arena` is for processes that keep many open; without `spinning` threads that have nothing to do leave their
@@ -118,7 +123,8 @@ def open_session(path: str, *, threads: int, shared_arena: bool = False, spinnin
     if shared_arena:
         _share_arena()
         options.add_session_config_entry("session.use_env_allocators", "1")
-    return ort.InferenceSession(path, options, providers=[(name, _TUNED.get(name, {})) for name in providers()])
+    chosen = ("CPUExecutionProvider",) if on_cpu else providers()
+    return ort.InferenceSession(path, options, providers=[(name, _TUNED.get(name, {})) for name in chosen])
 
 
 def former_names(session: ort.InferenceSession) -> dict[str, str]:

@@ -49,6 +49,30 @@ print(json.dumps({{"report": report, "parting": PARTING.value, "seen": seen, "us
 """
 
 
+_LISTENED = """
+import socket
+confined.has_gpu = lambda: True
+report = confinement.confine(confined.serving(folder))
+local = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+local.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+local.bind("\\0cuda-uvmfd-test")
+local.listen()
+refused = []
+for attempt in (
+    lambda: local.accept(),
+    lambda: socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET).connect("\\0cuda-uvmfd-test"),
+    lambda: socket.socket(),
+    lambda: local.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"12345678"),
+    lambda: local.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1),
+):
+    try:
+        attempt()
+    except PermissionError:
+        refused.append(True)
+print(json.dumps({"report": report, "refused": len(refused)}))
+"""
+
+
 def run(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """A process of its own that runs this after its imports."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -105,6 +129,16 @@ def test_whoever_starts_it_confines_it(before: str) -> None:
     assert got["parting"] == signal.SIGTERM
     assert got["seen"] == "nothing"
     assert got["user"] != 0
+
+
+def test_cuda_may_begin_behind_the_wall(tmp_path: Path) -> None:
+    """Where there is a GPU a local socket may listen, as CUDA's does; it accepts, connects and delays nothing."""
+    done = run(_LISTENED, tmp_path)
+    assert done.returncode == 0, done.stderr
+    got = json.loads(done.stdout)
+    if missing := wall.missing(got["report"]):
+        pytest.skip(str(missing))
+    assert got["refused"] == 5
 
 
 def test_no_folder_above_the_data_is_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

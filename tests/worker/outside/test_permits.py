@@ -166,7 +166,7 @@ def test_a_calibration_computes_on_a_card_of_its_own(
     assert supervisor.devices[2] in (SMALL.uuid, LARGE.uuid)
     add_job(registry)
     use(permits_of(supervisor, registry), ANY_DEVICE)
-    assert supervisor.devices[3:] == [None, None]
+    assert supervisor.devices[3:] == ["", ""]
 
 
 def test_a_job_that_no_card_holds_leaves_the_cards_to_others(
