@@ -21,7 +21,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # read once, when the libraries are loaded
@@ -35,7 +35,7 @@ from benchmarks.peers import make_peers  # noqa: E402
 from benchmarks.settings import SETTINGS  # noqa: E402
 
 Run = tuple[str, int, Path]
-SECTIONS = ("networks", "unseen", "forests", "untouched", "new-tables", "large")
+SECTIONS = ("networks", "unseen", "forests", "untouched", "new-tables", "arena", "large")
 STAGES = ("bases", "peers", "jobs", "refits", "scores")
 
 
@@ -61,7 +61,7 @@ def _jobs(options: argparse.Namespace) -> None:
     from benchmarks.worker_jobs import run_in_worker, run_scores
 
     order = Order(options.method, options.minutes)
-    runs = [run for run in _runs(options) if (run[2] / "model.onnx").exists()]
+    runs = [run for run in selected(options.settings, options.seeds) if (run[2] / "model.onnx").exists()]
     missing = missing_jobs(runs, order)
     if options.through == "scores":
         run_scores(runs)
@@ -76,7 +76,7 @@ def _refit_peers(options: argparse.Namespace) -> None:
     from benchmarks.jobs import Order
 
     order = Order(options.method)
-    for run in _runs(options):
+    for run in selected(options.settings, options.seeds):
         folder = order.folder(run)
         if (folder / "refit.npz").exists() and not (folder / "refit_peers.npz").exists():
             make_peers(folder, logits="refit", peers="refit_peers")
@@ -84,19 +84,19 @@ def _refit_peers(options: argparse.Namespace) -> None:
 
 def _each(options: argparse.Namespace, file: str, compute: Callable[[Run], None]) -> None:
     """Compute what is missing, run by run."""
-    for run in _runs(options):
+    for run in selected(options.settings, options.seeds):
         if not (run[2] / file).exists():
             began = time.perf_counter()
             compute(run)
             print(f"{file} of {run[0]}, seed {run[1]}: {time.perf_counter() - began:.0f} s", flush=True)
 
 
-def _runs(options: argparse.Namespace) -> Iterator[Run]:
+def selected(settings: Sequence[str], seeds: Sequence[int] | None = None) -> Iterator[Run]:
     """Every setting with its first seed, then with the next, and the folder of its base."""
     place = cache_folder() / "calibration"
-    for seed in options.seeds or range(1 + max(max(SETTINGS[name].seeds) for name in options.settings)):
-        for name in options.settings:
-            if options.seeds or seed in SETTINGS[name].seeds:
+    for seed in seeds or range(1 + max(max(SETTINGS[name].seeds) for name in settings)):
+        for name in settings:
+            if seeds or seed in SETTINGS[name].seeds:
                 yield name, seed, place / f"{name}-{seed}"
 
 
@@ -104,7 +104,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stage", choices=STAGES)
     default = [name for name, setting in SETTINGS.items() if setting.section in ("networks", "forests")]
-    parser.add_argument("--settings", type=_settings, default=default, help="names or sections with commas")
+    parser.add_argument("--settings", type=settings_named, default=default, help="names or sections with commas")
     parser.add_argument("--seeds", type=lambda text: [int(seed) for seed in text.split(",")])
     parser.add_argument("--at-once", type=int, default=2, help="jobs at once over HTTP")
     parser.add_argument("--through", choices=("http", "worker", "scores"), default="http", help="what is asked")
@@ -114,7 +114,7 @@ def _options() -> argparse.Namespace:
     return options
 
 
-def _settings(text: str) -> list[str]:
+def settings_named(text: str) -> list[str]:
     names = []
     for part in text.split(","):
         section = [name for name, setting in SETTINGS.items() if setting.section == part]

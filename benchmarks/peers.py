@@ -80,12 +80,12 @@ def fitted_temperature(logits: Floats, targets: Targets) -> float:
 
 def best_of_probmetrics(calibration: Floats, targets: Targets, test: Floats) -> Peer:
     """SMS (its recommendation, `logistic`: affine for two classes), the same with smoothing, SVS, TS, isotonic."""
-    return _best("probmetrics", {name: _probmetrics(name) for name in PROBMETRICS}, calibration, targets, test)
+    return _best("probmetrics", {name: probmetrics_method(name) for name in PROBMETRICS}, calibration, targets, test)
 
 
 def best_of_netcal(calibration: Floats, targets: Targets, test: Floats) -> Peer:
     """Temperature, logistic (vector, Platt for two classes), beta, isotonic, histogram binning, BBQ."""
-    return _best("netcal", {name: _netcal(name) for name in NETCAL}, calibration, targets, test)
+    return _best("netcal", {name: netcal_method(name) for name in NETCAL}, calibration, targets, test)
 
 
 def _best(library: str, methods: Mapping[str, Method], calibration: Floats, targets: Targets, test: Floats) -> Peer:
@@ -94,7 +94,7 @@ def _best(library: str, methods: Mapping[str, Method], calibration: Floats, targ
     scores = {name: _cross_fitted(method, calibration, targets) for name, method in methods.items()}
     for name in sorted(scores, key=scores.__getitem__):
         with contextlib.suppress(_Failed):
-            return Peer(library, name, _quietly(methods[name], calibration, targets, test), scores)
+            return Peer(library, name, quietly(methods[name], calibration, targets, test), scores)
     raise RuntimeError(f"no method of {library} could be fitted on these rows")
 
 
@@ -103,7 +103,7 @@ def _cross_fitted(method: Method, logits: Floats, targets: Targets) -> float:
     probs = np.empty_like(logits)
     try:
         for i in range(FOLDS):
-            probs[fold == i] = _quietly(method, logits[fold != i], targets[fold != i], logits[fold == i])
+            probs[fold == i] = quietly(method, logits[fold != i], targets[fold != i], logits[fold == i])
     except _Failed:
         return float("inf")
     return float(-np.log(probs[np.arange(len(targets)), targets]).mean())
@@ -113,7 +113,7 @@ class _Failed(Exception):
     """A method that cannot do these rows: a class without rows, a solver that gave up, an answer that is not finite."""
 
 
-def _quietly(method: Method, logits: Floats, targets: Targets, new: Floats) -> Floats:
+def quietly(method: Method, logits: Floats, targets: Targets, new: Floats) -> Floats:
     """The method's probabilities, finite, positive and summing to one; what it prints and warns is dropped."""
     try:
         with (
@@ -132,7 +132,7 @@ def _quietly(method: Method, logits: Floats, targets: Targets, new: Floats) -> F
     return normalised
 
 
-def _probmetrics(name: str) -> Method:
+def probmetrics_method(name: str) -> Method:
     def method(logits: Floats, targets: Targets, new: Floats) -> Floats:
         import torch
 
@@ -149,7 +149,7 @@ def _probmetrics(name: str) -> Method:
     return method
 
 
-def _netcal(name: str) -> Method:
+def netcal_method(name: str) -> Method:
     def method(logits: Floats, targets: Targets, new: Floats) -> Floats:
         module, kind = NETCAL[name]
         calibrator = getattr(_library("netcal", f"netcal.{module}"), kind)()

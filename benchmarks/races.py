@@ -13,6 +13,8 @@ from scipy.special import softmax
 
 from benchmarks.data.common import Array
 from fedlas.calibration import network
+from fedlas.classifier import Classifier
+from fedlas.race.race import RaceRows
 from fedlas.race.results import RaceResult
 from fedlas.training.fit import predict_logits
 
@@ -37,9 +39,9 @@ def recorded_race() -> Iterator[RecordedRace]:
     """The race that a job runs meanwhile; the job itself does not notice."""
     recorded, run = RecordedRace(), network.run_race
 
-    def recording(*given: Any, **named: Any) -> RaceResult:
-        result = run(*given, **named)
-        recorded.note(result, named["calibration"][1])
+    def recording(classifier: Classifier, rows: RaceRows, *given: Any, **named: Any) -> RaceResult:
+        result = run(classifier, rows, *given, **named)
+        recorded.note(result, rows.calibration[1])
         return result
 
     with patch.object(network, "run_race", recording):

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Protocol
 
 from benchmarks.classical import CLASSICAL
+from benchmarks.data.arena_tables import ARENA_TABLES
 from benchmarks.data.common import Split
 from benchmarks.data.images import fashion, mnist
 from benchmarks.data.new_tables import NEW_TABLES
@@ -56,7 +57,7 @@ class Setting:
 
     Attributes:
         section: `networks` (the 29), `unseen` (the same with bases trained on other rows than the job gets), `forests`,
-            `untouched`, `new-tables`, or `large`, which takes hours.
+            `untouched`, `new-tables`, `arena`, or `large`, which takes hours.
         split: `split(seed)` loads and splits the data.
         seeds: those that are run unless others are asked for.
     """
@@ -142,5 +143,6 @@ SETTINGS: dict[str, Setting] = {
     ),
     **{name: _mlp(name, "untouched") for name in UNTOUCHED},
     **{name: _mlp(name, "new-tables") for name in NEW_TABLES},
+    **{name: _mlp(name, "arena") for name in ARENA_TABLES},
 }
 SETTINGS |= _unseen()

@@ -46,7 +46,7 @@ def run_in_worker(runs: Sequence[Run], order: Order) -> None:
     """Run what is missing, one after the other; a run that fails is printed, written down and left out."""
     for run in runs:
         with tempfile.TemporaryDirectory(prefix="fedlas-benchmark-") as name:
-            keep(run, order, partial(_calibrated, run, order, Path(name)))
+            keep(run, order, partial(calibrated, run, order, Path(name)))
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def worker_job(upload: Path, dataset: Path, request: Json, scratch: Path, *, see
     )
 
 
-def _calibrated(run: Run, asked: Order, scratch: Path, answers: Path) -> tuple[Json, Json, NDArray[np.float64]]:
+def calibrated(run: Run, asked: Order, scratch: Path, answers: Path) -> tuple[Json, Json, NDArray[np.float64]]:
     """The job's answer, its report, and (N, K) probabilities of the hidden rows; other finalists' are in `answers`."""
     name, seed, folder = run
     upload, dataset, known = folder / "model.onnx", folder / "dataset.npz", SETTINGS[name].seen_by_model
@@ -101,7 +101,7 @@ def run_scores(runs: Sequence[Run]) -> None:
     order = ScoresAlone(method=SCORES)
     for run in missing_jobs(runs, order):
         with tempfile.TemporaryDirectory(prefix="fedlas-benchmark-") as scratch:
-            keep(run, order, partial(_scores_calibrated, run[2], Path(scratch)))
+            keep(run, order, partial(scores_calibrated, run[2], Path(scratch)))
 
 
 class ScoresAlone(Order):
@@ -111,8 +111,8 @@ class ScoresAlone(Order):
         return SCORES
 
 
-def _scores_calibrated(folder: Path, scratch: Path, answers: Path) -> tuple[Json, Json, NDArray[np.float64]]:
-    """The counterpart of `_calibrated` for the scores of calibration and test rows."""
+def scores_calibrated(folder: Path, scratch: Path, answers: Path) -> tuple[Json, Json, NDArray[np.float64]]:
+    """The counterpart of `calibrated` for the scores of calibration and test rows."""
     dataset, rows = np.load(folder / "dataset.npz"), np.load(folder / "logits.npz")
     kept = dataset["split"] != "train"
     inputs = {name: dataset[name][kept] for name in dataset if name not in ("label", "split", "group", "class_names")}

