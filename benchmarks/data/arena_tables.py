@@ -7,7 +7,7 @@ benchmarks.data.r_tables`). Passed over is
   stackoverflow, credit_data, diamonds, Caravan, nycflights, the World Values Survey, gapminder, LaborSupply, Males,
   High School and Beyond, Catsup, ResumeNames, Hdma, Benefits, DoctorAUS (which is DoctorVisits), nwtco, HI, VerbAgg;
 - every table but the first of a family: bdf, YouthRisk, SumHes, Births, cps (LaLonde), ratdat, Fertility, nhefs, rwm,
-  CPSSW, ebmt, the RAND experiment, the General Social Survey, the National Election Studies;
+  CPSSW, ebmt, Card (Schooling), the RAND experiment, the General Social Survey, the National Election Studies;
 - a table whose upload with seed 0 is right on more than 97 % of the calibration rows (`TOO_EASY`, which is written once
   these have been trained, before anything is calibrated on one).
 
@@ -69,6 +69,38 @@ IN_ORDER: dict[str, str] = {
     "Ecdat-Train": "choice",
     "causaldata-nhefs_complete": "older",
     "AER-SmokeBan": "gender",
+    "Ecdat-VietNamH": "urban",
+    "dragracer-rpdr_contep": "season",
+    "wooldridge-jtrain3": "em78",
+    "AER-CPSSW8": "region",
+    "modeldata-check_times": "status",
+    "mosaicData-TenMileRace": "sex",
+    "causaldata-gov_transfers": "Participation",
+    "DAAG-cricketer": "cause",
+    "DAAG-dengue": "NoYes",
+    "Ecdat-CRSPday": "month",
+    "Ecdat-PatentsHGH": "scisect",
 }
-TOO_EASY: tuple[str, ...] = ()
+#: Passed over once the uploads of seed 0 had been trained (right on 97.9 % to 100 %); nothing else had been run then.
+TOO_EASY: tuple[str, ...] = (
+    "mosaicData-Births",
+    "stevedata-gss_abortion",
+    "Ecdat-Computers",
+    "plm-SumHes",
+    "Stat2Data-YouthRisk2007",
+    "DAAG-cps1",
+    "wooldridge-school93_98",
+    "COUNT-mdvis",
+    "AER-CollegeDistance",
+    "itsadug-eeg",
+    "openintro-ucla_f18",
+    "COUNT-rwm1984",
+    "wooldridge-mathpnl",
+    "causaldata-close_elections_lmb",
+    "Ecdat-VietNamH",
+    "wooldridge-jtrain3",
+    "modeldata-check_times",
+    "causaldata-gov_transfers",
+    "DAAG-cricketer",
+)
 ARENA_TABLES = tuple(name for name in IN_ORDER if name not in TOO_EASY)[:40]
