@@ -116,7 +116,7 @@ def _driven(orders: Sequence[Json], folder: Path) -> list[Answer]:
     done = subprocess.run(
         [sys.executable, "-m", "tests.corpus.driver", str(folder)],
         cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, check=False, text=True, timeout=_PATIENCE_S,
-        env=sandbox._environment(folder),
+        env=sandbox._environment(folder, ""),
     )  # fmt: skip
     answers = json.loads((folder / "answers.json").read_text()) if (folder / "answers.json").exists() else []
     found = [_from_driver(answer) for answer in answers]
