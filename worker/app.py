@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from fedlas.extras import TwoRuntimes, check_single_runtime, has_gpu
 from service.registry.queues import GPU_ONLY
 from service.registry.settings import OWNER_ONLY, WorkerSettings, mistakes
-from worker.outside.cards import pytorch_computes
+from worker.outside.cards import obstacle
 
 #: A broker that is silent for so long is given up and connected to anew; it answers every second, if only "nothing".
 _SOCKET_TIMEOUT_S = 5.0
@@ -76,7 +76,7 @@ app.steps["worker"].add("worker.bootsteps:PermitWork")
 def _leave_gpu_work(sender: WorkController, **_: object) -> None:
     """Without a GPU that PyTorch computes on its queue is left to others, whether it was asked for or not."""
     queues = sender.app.amqp.queues
-    if GPU_ONLY in queues.consume_from and not (has_gpu() and pytorch_computes()):
+    if GPU_ONLY in queues.consume_from and not (has_gpu() and obstacle() is None):
         logging.getLogger("fedlas.worker").info("no GPU computes here: %s is left to other workers", GPU_ONLY)
         queues.deselect([GPU_ONLY])
 

@@ -21,6 +21,7 @@ from celery.signals import worker_shutting_down
 from celery.worker import WorkController, state
 from celery.worker.control import Panel
 
+from fedlas.extras import has_gpu
 from service.confinement.confinement import controls_on
 from service.registry.errors import Unavailable
 from service.registry.queues import ANY_DEVICE, GPU_ONLY
@@ -28,7 +29,7 @@ from service.registry.registry import Registry
 from service.registry.settings import WorkerSettings
 from worker.consumer import PermitTask
 from worker.outside import metrics
-from worker.outside.cards import Cards, pytorch_computes, visible_cards
+from worker.outside.cards import Cards, obstacle, visible_cards
 from worker.outside.metrics import serve_metrics
 from worker.outside.permits import Broker, BrokerCheck, Permits, PermitWatch, own_queue
 from worker.outside.recovery import Reaper, run_cleanup
@@ -85,10 +86,11 @@ class PermitWork(StartStopStep):  # type: ignore[misc]
         supervisor = Supervisor(
             settings, registry, name=name, stopping=self._stopping, expected=_log_protections(settings.work_dir / name)
         )
-        cards = Cards(
-            settings.data_dir.absolute() / "run" / "cards",
-            found if {ANY_DEVICE, GPU_ONLY} & {*queues} and (found := visible_cards()) and pytorch_computes() else [],
-        )
+        trains = bool({ANY_DEVICE, GPU_ONLY} & {*queues})
+        if reason := obstacle() if trains and has_gpu() else None:
+            _LOG.warning("calibrations do not run on the GPU of this machine: %s", reason)
+        found = visible_cards() if trains and reason is None else []
+        cards = Cards(settings.data_dir.absolute() / "run" / "cards", found)
         self._permits = PermitTask.permits = Permits(
             supervisor, registry, queues=queues, threads=worker.pool.limit, lease_seconds=settings.lease_seconds,
             cards=cards,

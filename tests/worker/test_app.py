@@ -201,7 +201,7 @@ def test_work_for_a_gpu_is_left_where_none_computes(
 ) -> None:
     """A worker whose PyTorch does not compute on its GPU takes no job that has asked for one."""
     monkeypatch.setattr("worker.app.has_gpu", lambda: gpu)
-    monkeypatch.setattr("worker.app.pytorch_computes", lambda: computes)
+    monkeypatch.setattr("worker.app.obstacle", lambda: None if computes else "an old driver -> update it")
     celery = Celery("tests", set_as_current=False)
     celery.conf.update(configuration())
     with caplog.at_level("INFO", logger="fedlas.worker"):

@@ -108,8 +108,8 @@ def _written_by(*command: str) -> str:
 
 
 @cache
-def pytorch_computes() -> bool:
-    """True where PyTorch computes on the GPU; tried once, in a process that ends, with the reason in the log if not."""
+def obstacle() -> str | None:
+    """Reason why PyTorch does not compute on the GPU, with the remedy; tried once, in a process that ends."""
     lines = re.findall(r"^.*}$", _written_by(sys.executable, "-m", "fedlas.cli.devices"), re.MULTILINE)
     finding = next(
         (finding for finding in map(json.loads, lines) if finding["topic"] == "PyTorch"),
@@ -117,9 +117,7 @@ def pytorch_computes() -> bool:
     )
     # A card whose memory another process has filled does compute.
     computes = finding["status"] not in ("warn", "fail") or "out of memory" in finding["found"]
-    if not computes:
-        _LOG.warning("calibrations do not run on the GPU of this machine: %(found)s -> %(remedy)s", finding)
-    return computes
+    return None if computes else "{found} -> {remedy}".format_map(finding)
 
 
 @dataclass
