@@ -52,10 +52,6 @@ class FoldCourse:
     folds: Sequence[Integers] = ()
     outcomes: dict[int, TrainingOutcome] = field(default_factory=dict)
 
-    @property
-    def name(self) -> str:
-        return f"candidate-{self.planned.place + 1:02}"
-
     def first(self, folds: int) -> Self:
         """The course as it was after so many folds."""
         return replace(self, outcomes={fold: self.outcomes[fold] for fold in range(folds)})
@@ -121,11 +117,11 @@ class SuccessiveHalving:
     """Runs candidates through their folds and judges them.
 
     Args:
-        on_ended: called with each candidate that has no training to come but a refit.
+        on_ended: called with the place of each candidate that leaves the race; those that run all folds are `trials`.
     """
 
     def __init__(
-        self, context: RaceContext, runs: TrainingRuns, on_ended: Callable[[FoldCourse, CandidateResult], None]
+        self, context: RaceContext, runs: TrainingRuns, on_ended: Callable[[int, CandidateResult], None]
     ) -> None:
         self._context, self._runs, self._ended = context, runs, on_ended
         self._selector = context.selector
@@ -160,18 +156,21 @@ class SuccessiveHalving:
         for course in (one for one in running if one not in kept):
             scores = self._selector.of_rows(course.rows).scored(_finished(course), course.calibrated(self._selector))
             why = f"after {first} of {folds} folds it was not among the best {len(best)}"
-            self._ended(course, replace(scores, status="eliminated", reason=why))
+            self._ended(course.planned.place, replace(scores, status="eliminated", reason=why))
         expect(len(kept) * (folds - first) + refits)
         self._run_folds(kept, range(first, folds))
 
     def _run_folds(self, courses: Sequence[FoldCourse], folds: range) -> None:
-        """Train each without these folds, until one does not end well; after the last fold the candidate ends."""
+        """Train each without these folds, until one does not end well; after the last fold the candidate is a trial."""
         for course in courses:
             for fold in folds:
                 done = self._runs.run(course.training(fold, self._context.reporter.candidates))
                 course.outcomes[fold] = done
                 if done.logits is None:
-                    self._ended(course, unscored(course.candidate, done.status, done.reason, seconds=course.seconds))
+                    self._ended(
+                        course.planned.place,
+                        unscored(course.candidate, done.status, done.reason, seconds=course.seconds),
+                    )
                     break
             else:
                 if folds.stop == len(course.folds):
@@ -193,7 +192,6 @@ class SuccessiveHalving:
         calibrated = self._selector.fit_simplest(logits)
         result = self._selector.scored(_finished(course), calibrated)
         self.trials.append(Trial(course.planned, course.candidate, result, calibrated, logits, course.diagnostics))
-        self._ended(course, result)
 
 
 def _finished(course: FoldCourse) -> CandidateResult:
@@ -305,17 +303,22 @@ class CrossFitting:
         rows = context.training or TrainingRows(inputs, targets, np.arange(len(targets)))
         self._trainer = Trainer(context, rows)
         self._runs = TrainingRuns(context, self._trainer)
-        self.halving = SuccessiveHalving(context, self._runs, self._ended)
+        self.halving = SuccessiveHalving(context, self._runs, self._note)
 
     @property
     def rates(self) -> dict[str, float]:
         """The learning rate that each scope stands, as far as it was measured."""
         return self._trainer.edges
 
-    def results_with(self, refined: Sequence[Trial]) -> list[CandidateResult]:
-        """The results of all candidates in their order; `refined` trials with their newer result."""
-        newer = {trial.planned.place: trial.result for trial in refined}
-        return [newer.get(place, result) for place, result in sorted(self._results.items())]
+    @property
+    def results(self) -> list[CandidateResult]:
+        """The results of all candidates in their order."""
+        return [result for _, result in sorted(self._results.items())]
+
+    def finish(self, trials: Sequence[Trial]) -> None:
+        """Report the candidates that ran all folds, with their last calibrator: events say what the report says."""
+        for trial in sorted(trials, key=lambda one: one.planned.place):
+            self._note(trial.planned.place, trial.result)
 
     def out_of_time(self) -> list[str]:
         """A sentence where the budget is the reason why nothing was trained."""
@@ -382,9 +385,9 @@ class CrossFitting:
             self.notes.append(_WITHOUT_FEDLAS.format(name=methods[0]))
         return [(place, candidate) for place, candidate in line if place in waiting]
 
-    def _ended(self, course: FoldCourse, result: CandidateResult) -> None:
-        self._results[course.planned.place] = result
-        self.context.reporter.candidate_ended(course.name, result)
+    def _note(self, place: int, result: CandidateResult) -> None:
+        self._results[place] = result
+        self.context.reporter.candidate_ended(f"candidate-{place + 1:02}", result)
 
     def refit(self, trial: Trial) -> Finalist | None:
         """The network of a trial that is trained on all rows, with the calibrator of its out-of-fold logits."""
@@ -406,5 +409,4 @@ class CrossFitting:
     def _skip(self, line: Sequence[tuple[int, Candidate]], reason: str) -> None:
         for place, candidate in line:
             why = _NO_MEMORY if place in self._too_large else reason
-            self._results[place] = unscored(candidate, "skipped", why)
-            self.context.reporter.candidate_ended(f"candidate-{place + 1:02}", self._results[place])
+            self._note(place, unscored(candidate, "skipped", why))

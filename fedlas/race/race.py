@@ -152,6 +152,8 @@ def _run(context: RaceContext, candidates: Sequence[Candidate], max_cost_factor:
     temperature = selector.temperature(outputs.logits)
     pool, finalists = _post_hoc(context, temperature)
     own = [temperature, pool]
+    if candidates:  # the one that the others are to beat
+        context.reporter.candidate_ended("uploaded", finalists["post_hoc"].result)
     folds = CrossFitting(context)
     refits = number_of_refits(max_cost_factor)
     # The pools of the best trials read no features: they take as long as that of the uploaded network.
@@ -159,6 +161,7 @@ def _run(context: RaceContext, candidates: Sequence[Candidate], max_cost_factor:
     context.budget.reserve += min(_REFINED, len(candidates)) * of_pool
     folds.run(candidates, refits=refits)
     trials = _best_first(folds.halving.trials, selector)
+    folds.finish(trials)
     averages = max_cost_factor >= 2 or any(trial.result.scope == "head" for trial in trials)
     line = [one for one in trials if one.result.status == "finished"]
     worth = with_weight(own, line[:refits], selector)
@@ -178,7 +181,7 @@ def _run(context: RaceContext, candidates: Sequence[Candidate], max_cost_factor:
     return RaceResult(
         candidates=(
             finalists["post_hoc"].result,
-            *folds.results_with(trials),
+            *folds.results,
             *([] if averaged is None else [averaged.result]),
         ),
         temperature=TemperatureScaling().fit(outputs.logits, selector.targets, weights=selector.weights),

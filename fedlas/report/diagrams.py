@@ -19,11 +19,10 @@ from fedlas.report.drawing import (
     model_line,
     opening,
     rectangle,
-    shortened,
     text,
 )
-from fedlas.report.number_words import percent, signed
-from fedlas.report.summary import says_and_is_right
+from fedlas.report.number_words import letter, percent, signed
+from fedlas.report.summary import says_and_is_right, served_words
 
 _SIDE = 340
 _LEFT = 72
@@ -323,45 +322,43 @@ def _difference(report: Report, metric: str, other: str) -> Estimate:
 
 
 _MAX_CANDIDATES = 24
-_LETTERS = 52
 _RACE_TOP = 58
-_ROW = 34
+_RACE_LEFT = 46
+_ROW = 24
 
 
 def race_svg(report: Report) -> str | None:
     """A row for each candidate with its calibration NLL; None where fewer than two have one.
 
     A filled mark is a candidate that was scored on all calibration rows, a hollow one was scored on some folds alone;
-    what was served is bold.
+    letters are those of the table, and what is served is bold.
     """
     nlls = ((one.calibration or {}).get("nll") for one in report.candidates)
     scored = sorted((nll, i) for i, nll in enumerate(nlls) if nll is not None)
     if len(scored) < 2:
         return None
     shown = scored[:_MAX_CANDIDATES]
-    height, bottom = _RACE_TOP + _ROW * len(shown) + 40, _RACE_TOP + _ROW * len(shown)
+    height, bottom = _RACE_TOP + _ROW * len(shown) + 24, _RACE_TOP + _ROW * len(shown)
     room = 0.06 * (shown[-1][0] - shown[0][0]) or 0.01
-    scale = Scale(shown[0][0] - room, shown[-1][0] + room, _ROWS_LEFT, _ACROSS)
-    best = report.candidates[shown[0][1]].name
+    across = _ROWS_LEFT + _ACROSS - _RACE_LEFT
+    scale = Scale(shown[0][0] - room, shown[-1][0] + room, _RACE_LEFT, across)
+    served = served_words(report)
     title, more = "The race", f", the best {_MAX_CANDIDATES} of {len(scored)}" if len(scored) > _MAX_CANDIDATES else ""
+    told = f"{len(scored)} candidates by NLL; {letter(shown[0][1])} has the lowest ({shown[0][0]:.4f})."
     parts = [
-        opening(
-            _ROWS_WIDTH, height, title, f"{len(scored)} candidates by NLL; the lowest has {best} ({shown[0][0]:.4f})."
-        ),
+        opening(_ROWS_WIDTH, height, title, told),
         text(_ROWS_LEFT, 20, title, size=14, bold=True),
         text(_ROWS_LEFT, 40, f"NLL on calibration rows, out of fold: the lower, the better{more}", colour="soft"),
     ]
     for step in scale.steps():
         parts.append(line(scale(step), _RACE_TOP - 6, scale(step), bottom, "grid"))
         parts.append(text(scale(step), bottom + 16, f"{step:g}", size=11, colour="soft", anchor="middle"))
-    parts.append(text(_ROWS_LEFT + _ACROSS / 2, bottom + 34, "NLL", anchor="middle"))
-    winner = (report.recipe.get("winner") or {}).get("name")
     for row, (nll, i) in enumerate(shown):
-        candidate, y = report.candidates[i], _RACE_TOP + _ROW * row
-        name, whole = candidate.name, candidate.status == "finished"
+        candidate, y = report.candidates[i], _RACE_TOP + _ROW * row + _ROW / 2
+        bold, whole = candidate.name in served, candidate.status == "finished"
         parts += [
-            text(_ROWS_LEFT, y + 9, shortened(name, _LETTERS), size=11, bold=name == winner),
-            line(_ROWS_LEFT, y + 20, _ROWS_LEFT + _ACROSS, y + 20, "grid"),
-            mark(scale(nll), y + 20, 5, "calibrated", hollow=not whole, hint=f"{name}: {nll:.4f}"),
+            text(_ROWS_LEFT, y + 4, letter(i), bold=bold),
+            line(_RACE_LEFT, y, _ROWS_LEFT + _ACROSS, y, "grid"),
+            mark(scale(nll), y, 5, "calibrated", hollow=not whole, hint=f"{candidate.name}: {nll:.4f}"),
         ]
     return "\n".join([*parts, "</svg>"]) + "\n"

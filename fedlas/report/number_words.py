@@ -50,3 +50,13 @@ def as_sentence(message: str) -> str:
     """
     whole = message if message.endswith((".", "!", "?", "…")) else f"{message}."
     return whole[:1].upper() + whole[1:] if message.partition(" ")[0].isalpha() else whole
+
+
+def letter(place: int) -> str:
+    """A candidate's short name by its place, counted from 0.
+
+    >>> letter(0), letter(25), letter(26), letter(27), letter(702)
+    ('A', 'Z', 'AA', 'AB', 'AAA')
+    """
+    rest, last = divmod(place, 26)
+    return (letter(rest - 1) if rest else "") + chr(ord("A") + last)

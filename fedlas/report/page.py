@@ -29,11 +29,11 @@ from fedlas.report.diagrams import (
     race_svg,
     risk_coverage_svg,
 )
-from fedlas.report.number_words import as_sentence, percent, signed
+from fedlas.report.number_words import as_sentence, letter, percent, signed
 from fedlas.report.parts import METHOD_NAMES, PART_NAMES
 from fedlas.report.provenance import moment
 from fedlas.report.recipe import OPTIMIZERS
-from fedlas.report.summary import headline, not_shown
+from fedlas.report.summary import headline, not_shown, served_words
 
 _SCOPES = {"all": "whole network", "head": "head"}
 _MAX_PARTS = 20
@@ -72,6 +72,8 @@ def environment() -> Environment:
         part_names=PART_NAMES,
         method_names=METHOD_NAMES,
         how_trained=how_trained,
+        letter=letter,
+        served_words=served_words,
         not_shown=not_shown,
         allowed=allowed,
         binned=binned_svg,

@@ -80,14 +80,15 @@ def _network(winner: Mapping[str, Any] | None, trained_rows: Mapping[str, int] |
         return "The uploaded model is served as it came."
     settings = winner.get("hyperparameters") or {}
     if "members" in settings:
+        weights = settings.get("weights", ())
         parts = [
-            f"{_candidate(name)} ({100 * weight:.0f} %)"
-            for name, weight in zip(settings["members"], settings.get("weights", ()), strict=False)
+            f"{_candidate(name)} ({100 * weight / sum(weights):.0f} %)"
+            for name, weight in zip(settings["members"], weights, strict=False)
         ]
         return (
-            f"Served is the weighted mean of the probabilities of {len(settings['members'])} networks, each with a "
-            f"calibrator of its own: {listed(parts)}. What was trained was trained further from the upload's weights"
-            f"{_on(trained_rows)}."
+            f"Served is the weighted geometric mean of the probabilities of {len(settings['members'])} networks, each "
+            f"with a calibrator of its own: {listed(parts)}. What was trained was trained further from the upload's "
+            f"weights{_on(trained_rows)}."
         )
     if not trained_rows or winner.get("scope") not in _SCOPES:
         return "The weights are those of the upload."

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from fedlas.contract.figures import ConfidenceGap, Estimate, RiskCoverage
+from fedlas.contract.profiles import ModelPromise
 from fedlas.contract.report import Report
 from fedlas.contract.sections import BinarySection
 from fedlas.gate.gate import FINALIST_NAMES, MAX_ROWS_NEEDED, SCORE_NAMES
 from fedlas.report.deployment import decision_sentence, priors_sentence
-from fedlas.report.number_words import as_sentence, direction, percent, signed
+from fedlas.report.number_words import as_sentence, direction, letter, percent, signed
 from fedlas.report.sections import confident_sentence
 
 _FIRST = 3
+#: The error rate of the promise that a report opens with.
+_PROMISED = 0.05
 
 
 def summary(report: Report) -> list[str]:
@@ -52,13 +55,17 @@ def says_and_is_right(gap: ConfidenceGap, rows: str) -> str:
     >>> says_and_is_right(ConfidenceGap(**gap | {"mean_confidence": 0.923, "gap": -0.004}), "of the rows")
     'says 92.3 % and is right on 92.7 % of the rows, within the ±1.6 points of chance'
     """
-    told = f"says {percent(gap.mean_confidence)} and is right on {percent(gap.accuracy)} {rows}"
+    told = f"{_says(gap)} {rows}"
     if not gap.beyond_chance:
         return f"{told}, within the ±{100 * gap.chance:.1f} points of chance"
     return (
         f"{told}: {100 * abs(gap.gap):.1f} points {direction(gap.gap)}, more than the ±{100 * gap.chance:.1f} that "
         "chance explains"
     )
+
+
+def _says(gap: ConfidenceGap) -> str:
+    return f"says {percent(gap.mean_confidence)} and is right on {percent(gap.accuracy)}"
 
 
 def scores_sentence(report: Report) -> str:
@@ -169,12 +176,110 @@ def served_sentence(report: Report) -> str:
     gap = report.confidence_gap["calibrated" if report.serves == "calibrated" else "uploaded"].test
     if report.verdict == "undetermined":
         return (
-            f"Nothing is decided about the uploaded model: it says {100 * gap.mean_confidence:.1f} % and is right on "
-            f"{100 * gap.accuracy:.1f} % {rows}, which it may have been trained on."
+            f"Nothing is decided about the uploaded model: it {_says(gap)} {rows}, which it may have been trained on."
         )
+    return f"Served is {_served(report)}: it {says_and_is_right(gap, rows)}."
+
+
+def _served(report: Report) -> str:
     name = FINALIST_NAMES.get(report.gate.finalist or "uploaded", "a calibrator")
     kept = {"post_hoc": f"the uploaded model with {name}", "unchanged": f"{name} as it is"}
-    return f"Served is {kept.get(report.verdict, name)}: it {says_and_is_right(gap, rows)}."
+    return kept.get(report.verdict, name)
+
+
+def verdict_sentence(report: Report) -> str:
+    """The verdict for somebody who reads nothing else: what is served, whether it is better, and how sure that is."""
+    if report.verdict == "undetermined":
+        return (
+            "Nothing is decided: the uploaded model may have been trained on the test rows, which then say nothing "
+            "about new ones."
+        )
+    if report.serves != "calibrated":
+        return next(iter(report.gate.sentences), f"Served is {_served(report)}.")
+    claim, rows = report.gate.served_claim, f"{report.num_test_rows:,} test rows"
+    beaten = () if claim is None else claim.beaten
+    if not report.significant and "uploaded" not in beaten:
+        return (
+            f"Served is {_served(report)}: the calibration rows prefer it, but {rows} do not decide whether it is "
+            "better than the uploaded model."
+        )
+    score = report.gate.score
+    before, after = report.metrics["uploaded"][score].value, report.metrics["calibrated"][score].value
+    rest = "" if report.significant else "; whether it also beats every simpler calibrator they leave open"
+    return (
+        f"Served is {_served(report)}: on {rows} it is significantly better than the uploaded model "
+        f"({SCORE_NAMES[score]} {before:.3f} → {after:.3f}, lower is better){rest}."
+    )
+
+
+def promise_sentence(report: Report) -> str:
+    """The promise that answers may be accepted by, or the reason why there is none."""
+    if report.promise is not None:
+        return report.promise.sentence
+    if report.serves != "calibrated":
+        return "None: the uploaded model stays as it came, and no threshold is made for it."
+    table = report.guarantees
+    if table is None:
+        return "None: the dataset has no guarantee rows, by which a threshold could be found."
+    row = next((row for row in table.max_error if row.level == _PROMISED), None)
+    if row is not None and row.threshold is not None:  # a report from before promises were written into it
+        kept = ModelPromise(max_error=_PROMISED, confidence=1 - table.delta, threshold=row.threshold)
+        return kept.sentence
+    least = None if row is None else row.reachable
+    reach = "" if least is None else f"; they allow none of less than {percent(least)}"
+    return (
+        f"None of at most {percent(_PROMISED, 0)} wrong: {table.num_rows:,} guarantee rows are too few for it{reach}."
+    )
+
+
+def trust_sentence(report: Report) -> str:
+    """The sentence that says whether the confidences of the served model may be trusted."""
+    rows, sure = f"of the {report.num_test_rows:,} test rows", report.confident_answers["calibrated"]
+    gap = report.confidence_gap["calibrated" if report.serves == "calibrated" else "uploaded"].test
+    if report.verdict == "undetermined":
+        return f"Unknown: the model {_says(gap)} {rows}, which it may have been trained on."
+    said = says_and_is_right(gap, rows)
+    if gap.beyond_chance:
+        return f"They are not to be trusted as they are: on average the served model {said}."
+    if not sure.hold and sure.excess is not None:
+        which = "answers" if sure.worst_class is None else f"answers with “{sure.worst_class}”"
+        return (
+            f"They may be trusted on average only: the served model {said}, but {which} that are at least "
+            f"{percent(sure.threshold, 0)} sure are too sure by {100 * sure.excess:.1f} points."
+        )
+    if gap.chance > MAX_CHANCE:
+        return f"Nothing speaks against them, but the rows are few: on average the served model {said}."
+    return f"They may be trusted on rows like the test rows: on average the served model {said}."
+
+
+def gap_words(gap: ConfidenceGap, verdict: str) -> str:
+    """The gap of a model in a cell of a table.
+
+    >>> gap = {"mean_confidence": 0.886, "accuracy": 0.927, "gap": -0.041, "standard_error": 0.008, "num_rows": 2000}
+    >>> gap_words(ConfidenceGap(**gap), "post_hoc")
+    '4.1 points too cautious (chance: ±1.6)'
+    >>> gap_words(ConfidenceGap(**gap | {"gap": -0.004}), "post_hoc")
+    '0.4 points, within chance (±1.6)'
+    """
+    points = f"{100 * abs(gap.gap):.1f} points"
+    if verdict == "undetermined":
+        return points
+    chance = f"±{100 * gap.chance:.1f}"
+    if gap.beyond_chance:
+        return f"{points} {direction(gap.gap)} (chance: {chance})"
+    return f"{points}, within chance ({chance})"
+
+
+def served_words(report: Report) -> dict[str, str]:
+    """The candidates that are served, by name: alone, or as members of an average."""
+    winner = report.recipe.get("winner")
+    name = winner.get("name") if isinstance(winner, Mapping) else None
+    for place, one in enumerate(report.candidates):
+        if one.name == name:
+            members = one.hyperparameters.get("members")
+            inside = members if isinstance(members, list) else []
+            return {**{str(member): f"served, in {letter(place)}" for member in inside}, one.name: "served"}
+    return {}
 
 
 def next_step(report: Report, apart: str | None = None) -> str:
@@ -213,8 +318,12 @@ def next_step(report: Report, apart: str | None = None) -> str:
         few = gap.standard_error > _MOSTLY_FITTED * report.confidence_gap["uploaded"].test.standard_error
         which = "calibration" if few else "calibration and test" if report.serves == "calibrated" else "test"
         return f"Next: four times as many {which} rows would halve the ±{100 * gap.chance:.1f} points of chance."
-    fewer = f"; for fewer errors, abstain below {aside.threshold:.3f}" if aside.share >= 0.005 else ""
-    return f"Nothing is left to do{fewer}."
+    if aside.share < 0.005:
+        return "Nothing is left to do."
+    return (
+        f"Nothing is left to do; for fewer errors, leave the {percent(aside.share, 0)} of rows below "
+        f"{aside.threshold:.3f} to a person: {percent(aside.error_rate.value)} of the other test rows are wrong."
+    )
 
 
 def _after_vetoes(method: str) -> str:

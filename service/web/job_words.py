@@ -30,7 +30,7 @@ STAGES = (
     StageWords("publishing", "Publish", "model and report are stored"),
 )
 #: A dry run ends here.
-_PLANNED = STAGES[:3]
+_PLANNED = (*STAGES[:2], StageWords("training", "Plan", "candidates, seconds and what a gain would take are estimated"))
 #: Classes whose priors a sentence names.
 _MAX_PRIORS = 20
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import count as count_from
 from math import inf
 from statistics import fmean
 from typing import NamedTuple
@@ -16,7 +17,8 @@ from typing import NamedTuple
 from markupsafe import Markup
 
 from fedlas.contract.events import CandidateEnded, EpochEnded, FoldScored, TrainingBegun
-from fedlas.report.drawing import Scale, line, mark, opening, paint, shortened, text
+from fedlas.report.drawing import Scale, line, mark, opening, paint, text
+from fedlas.report.number_words import letter
 from service.registry import tables
 from service.web.job_words import SCOPES
 from service.web.rendering import count
@@ -30,6 +32,8 @@ _TOP = 40
 _UP = 206
 _PANEL_WIDTH = 220
 _PANEL_HEIGHT = 132
+#: Letters that are nearer to each other cannot be read.
+_LETTER = 11
 #: Candidates that have a line in the diagram of NLL, and a panel.
 _MAX_LINES = 24
 _MAX_PANELS = 12
@@ -85,16 +89,29 @@ class Contender:
         return [one.nll for one in self.trainings.values() if one.nll is not None]
 
     @property
-    def nll(self) -> float | None:
-        """The mean over its folds so far; of what has no folds, such as an average, that of all rows."""
-        if self.scores:
-            return fmean(self.scores)
+    def final_nll(self) -> float | None:
+        """The cross-fitted NLL of its end, as events and report have it; None before."""
         return None if self.ended is None else (self.ended.calibration or {}).get("nll")
 
     @property
+    def nll(self) -> float | None:
+        """The figure of its end; before, the mean over its folds so far."""
+        if self.final_nll is not None:
+            return self.final_nll
+        return fmean(self.scores) if self.scores else None
+
+    @property
     def folds_over(self) -> float:
-        """How many folds have scored it; all rows have, once it is finished."""
-        return inf if self.ended is not None and self.ended.status == "finished" else len(self.scores)
+        """How many folds have scored it; infinite where all have."""
+        finished = self.ended is not None and self.ended.status == "finished"
+        return inf if finished or len(self.scores) == self.folds else len(self.scores)
+
+    @property
+    def behind(self) -> str:
+        """The folds behind its NLL; empty where all rows are."""
+        if self.nll is None or self.folds is None or (self.final_nll is not None and self.folds_over == inf):
+            return ""
+        return f"{'mean of ' if self.final_nll is None else ''}{len(self.scores)} of {self.folds} folds"
 
     @property
     def trains(self) -> str:
@@ -140,7 +157,23 @@ class Race:
     @property
     def ranking(self) -> list[Contender]:
         """The best first: who is scored on more folds before others, since folds differ; then the lowest NLL."""
-        return sorted(self.contenders.values(), key=lambda one: (one.nll is None, -one.folds_over, one.nll or 0.0))
+        trained = [one.folds_over for one in self.contenders.values() if one.scope != "none"]
+        most = max(trained, default=inf)  # the upload, which has no folds, is compared with those that have the most
+        line = self.contenders.values()
+        return sorted(line, key=lambda one: (one.nll is None, -min(one.folds_over, most), one.nll or 0.0))
+
+    @property
+    def letters(self) -> dict[str, str]:
+        """The letter of each candidate, as the report has it: A is the upload, those that train follow in line.
+
+        What was skipped has no number: it takes the places that are left. An average comes last.
+        """
+        taken = {one.number for one in self.contenders.values()}
+        left = (place for place in count_from(1) if place not in taken)
+        return {
+            name: letter(0 if one.scope == "none" else one.number or next(left))
+            for name, one in self.contenders.items()
+        }
 
     def underway(self, one: Contender) -> Training | None:
         """The training of this candidate that is underway; one on all rows follows its end."""
@@ -179,33 +212,45 @@ class Race:
 def nll_chart(race: Race) -> Markup:
     """NLL so far of each candidate over the time of the race; the leader's line is bold, and it is named."""
     best = [one.name for one in race.ranking if one.nll is not None][:_MAX_LINES]
-    ranks = [(rank, best[rank - 1]) for rank in range(len(best), 0, -1)]  # the leader last: it is drawn on top
-    lines = {name: race.course[name] for _, name in ranks if name in race.course}
-    leader = next((one for one in race.ranking if one.nll is not None), None)
-    leads = "" if leader is None else leader.name
-    said = "No fold is scored yet." if leader is None else f"{leads} leads with {leader.nll:.4f}."
-    seconds = max((x for course in lines.values() for x, _ in course), default=60.0) or 1.0
+    names = [name for name in reversed(best) if name in race.course]  # the leader last: it is drawn on top
+    letters = race.letters
+    leader = race.contenders[best[0]] if best else None
+    said = "No fold is scored yet." if leader is None else f"{letters[leader.name]} leads with {leader.nll:.4f}."
+    seconds = max((x for name in names for x, _ in race.course[name]), default=60.0) or 1.0
     unit, length = next((one for one in _UNITS if seconds < 120 * one[1]), _UNITS[-1])
-    scaled = {name: [(x / length, y) for x, y in course] for name, course in lines.items()}
+    scaled = {name: [(x / length, y) for x, y in _until(race.course[name], seconds)] for name in names}
     across, up = Scale(0, seconds / length, _LEFT, _ACROSS), _heights(scaled.values())
     parts = [
         opening(_WIDTH, _HEIGHT, "NLL out of fold", said),
         text(_LEFT, 22, "NLL: the lower, the better", colour="soft"),
-        text(_LEFT + _ACROSS, 22, shortened(leads, 48), bold=True, anchor="end"),
         *_grid(across, up, f"{unit} since the race began"),
-        *(_course(rank, name, scaled[name], across, up) for rank, name in ranks if name in scaled),
     ]
+    places: list[tuple[float, float]] = []
+    for name in names:
+        placed = [(across(x), up(y)) for x, y in scaled[name]]
+        x, y = _free(places, placed[-1])
+        hint, leads = f"{name}: {scaled[name][-1][1]:.4f}", name == best[0]
+        colours = paint(stroke="calibrated" if leads else "band-edge")
+        parts += [
+            f'<g {colours} stroke-width="{3 if leads else 1.5}">{_polyline(placed)}</g>',
+            mark(*placed[-1], 5 if leads else 3.5, "calibrated", hollow=not leads, hint=hint),
+            text(x + 7, y + 4, letters[name], size=11, bold=leads, colour="ink" if leads else "soft"),
+        ]
     return Markup("\n".join([*parts, "</svg>"]))  # the drawing has escaped all texts
 
 
-def _course(rank: int, name: str, course: Sequence[tuple[float, float]], across: Scale, up: Scale) -> str:
-    leads = rank == 1
-    colours = paint(stroke="calibrated" if leads else "band-edge")
-    placed = [(across(x), up(y)) for x, y in course]
-    x, y = placed[-1]
-    now = mark(x, y, 5 if leads else 3.5, "calibrated", hollow=not leads, hint=f"{name}: {course[-1][1]:.4f}")
-    named = text(x + 7, y + 4, str(rank), size=11, bold=leads, colour="ink" if leads else "soft")
-    return f'<g {colours} stroke-width="{3 if leads else 1.5}">{_polyline(placed)}</g>{now}{named}'
+def _until(course: Sequence[tuple[float, float]], seconds: float) -> Sequence[tuple[float, float]]:
+    """A course; that of a single figure, such as the upload's, holds for all the time."""
+    return course if len(course) > 1 else [*course, (seconds, course[0][1])]
+
+
+def _free(places: list[tuple[float, float]], at: tuple[float, float]) -> tuple[float, float]:
+    """A place for a letter at the end of a line, below the letters that are there."""
+    x, y = at
+    while any(abs(x - other) < _LETTER and abs(y - above) < _LETTER for other, above in places):
+        y += _LETTER
+    places.append((x, y))
+    return x, y
 
 
 def _heights(courses: Iterable[Sequence[tuple[float, float]]]) -> Scale:
@@ -219,6 +264,7 @@ def _heights(courses: Iterable[Sequence[tuple[float, float]]]) -> Scale:
 class Panel(NamedTuple):
     """A candidate with its losses, drawn and as figures: of each training some of its epochs, evenly spread."""
 
+    letter: str
     one: Contender
     drawing: Markup
     lines: Sequence[tuple[Training, Sequence[tuple[int, float]]]]
@@ -230,8 +276,14 @@ def loss_panels(race: Race) -> list[Panel]:
     trained.sort(key=lambda one: race.underway(one) is None)  # stable: the best follow
     shown = sorted(trained[:_MAX_PANELS], key=lambda one: one.number or 0)
     most = max(2, _MAX_POINTS // (sum(len(one.trainings) for one in shown) or 1))
+    letters = race.letters
     return [
-        _panel(one, race, {fold: thinned(training.losses, most) for fold, training in one.trainings.items()})
+        _panel(
+            letters[one.name],
+            one,
+            race,
+            {fold: thinned(training.losses, most) for fold, training in one.trainings.items()},
+        )
         for one in shown
     ]
 
@@ -260,7 +312,7 @@ def _grid(across: Scale, up: Scale, name: str) -> list[str]:
     return parts
 
 
-def _panel(one: Contender, race: Race, lines: Mapping[int | None, list[tuple[int, float]]]) -> Panel:
+def _panel(named: str, one: Contender, race: Race, lines: Mapping[int | None, list[tuple[int, float]]]) -> Panel:
     values = [loss for points in lines.values() for _, loss in points] or [0.0, 1.0]
     epochs = max(training.epochs for training in one.trainings.values())
     across = Scale(min(1, epochs), max(epochs, 2), 8, _PANEL_WIDTH - 16)
@@ -269,7 +321,7 @@ def _panel(one: Contender, race: Race, lines: Mapping[int | None, list[tuple[int
     now = race.underway(one)
     over = [fold for fold in lines if one.trainings[fold] is not now]
     parts = [
-        opening(_PANEL_WIDTH, _PANEL_HEIGHT, f"Loss of {one.name}", f"In {count(len(lines), 'training')}."),
+        opening(_PANEL_WIDTH, _PANEL_HEIGHT, f"Loss of {named}", f"In {count(len(lines), 'training')}."),
         line(8, bottom, _PANEL_WIDTH - 8, bottom, "band-edge"),
         text(8, _PANEL_HEIGHT - 4, "1", size=11, colour="soft"),
         text(_PANEL_WIDTH - 8, _PANEL_HEIGHT - 4, f"{epochs} epochs", size=11, colour="soft", anchor="end"),
@@ -282,7 +334,7 @@ def _panel(one: Contender, race: Race, lines: Mapping[int | None, list[tuple[int
         parts.append(f'<g {paint(stroke="calibrated")} stroke-width="2.5">{_polyline(placed)}</g>')
         parts.append(mark(*placed[-1], 4, "calibrated"))
     figures = [(one.trainings[fold], points) for fold, points in lines.items()]
-    return Panel(one, Markup("\n".join([*parts, "</svg>"])), figures)
+    return Panel(named, one, Markup("\n".join([*parts, "</svg>"])), figures)
 
 
 def _placed(points: Sequence[tuple[int, float]], across: Scale, up: Scale) -> list[tuple[float, float]]:

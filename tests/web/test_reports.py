@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 from tests.helpers.browser import good_to_look_at, layout_shift
 from tests.helpers.drawn_labels import drawn, normal
@@ -50,10 +50,26 @@ def test_a_report_is_looked_at_and_taken_away(page: Page, service: Service, cali
 
 
 def test_the_file_to_mail_is_styled_under_its_policy(page: Page, calibrator: str) -> None:
-    """The stored page has its cards and colours, and the browser refuses none of its styles."""
+    """The stored page has its three models in their colours, and the browser refuses none of its styles."""
     page.goto(f"/session/v1/calibrators/{calibrator}/report.html")
-    assert page.locator(".card").count() == 3
-    assert page.locator(".card.uploaded").evaluate("one => getComputedStyle(one).borderTopColor") == "rgb(176, 39, 65)"
+    assert page.locator(".three tbody tr").count() == 3
+    colour = page.locator(".three .uploaded th").evaluate("one => getComputedStyle(one).borderLeftColor")
+    assert colour == "rgb(176, 39, 65)"
+
+
+def test_a_report_is_short_and_paper_has_all_of_it(page: Page, calibrator: str) -> None:
+    """A report opens at most 4,500 px high; an index leads to its parts, and what is closed is printed."""
+    page.set_viewport_size({"width": 1280, "height": 900})
+    page.goto(f"/calibrators/{calibrator}/report")
+    assert page.evaluate("document.documentElement.scrollHeight") <= 4500
+    promise = page.get_by_text("guarantee rows, by which a threshold could be found").first
+    expect(promise).to_be_in_viewport()
+    page.get_by_role("navigation", name="Contents").get_by_role("link", name="How it was made").click()
+    expect(page.get_by_role("heading", name="How it was made")).to_be_in_viewport()
+    closed = page.locator("#glossary dl")
+    assert not closed.is_visible()
+    page.emulate_media(media="print")
+    assert closed.is_visible()
 
 
 def test_a_report_reads_without_scripts(windows: Windows, calibrator: str) -> None:

@@ -177,11 +177,14 @@ def test_measured_rates_are_kept() -> None:
 
 
 def test_each_candidate_is_told_of_once() -> None:
-    """Over all attempts every end is reported once, with its seconds; what is restored keeps them."""
+    """Every end is reported once in all attempts, with the scores of the result; what is restored keeps its seconds."""
     journal = MemoryJournal(every_seconds=0)
     killed(journal, len(undisturbed().told) - 2)  # in the refit: all candidates have ended
     again = Run(journal)
-    assert [one.name for one in again.ended] == [one.name for one in undisturbed().ended][2:]
+    whole = undisturbed()
+    assert [one.name for one in again.ended] == [one.name for one in whole.ended][3:]
+    told = {one.name: one.calibration for one in whole.ended}
+    assert told == {one.name: one.calibration for one in whole.result.candidates}, "a candidate has one NLL everywhere"
     restored = next(one for one in again.result.candidates if one.name == HOT.name)
     folds = [journal.entries[f"candidate-01-04-fold-{fold}"]["content"] for fold in (1, 2, 3)]
     assert restored.seconds >= sum(fold["outcome"]["seconds"] for fold in folds) > 0

@@ -17,11 +17,14 @@ from fedlas.report import report_html
 from fedlas.report.diagnostics import fedlas_diagnostics, sensitivity
 from fedlas.report.page import environment
 from fedlas.report.parts import OutOfFold
+from fedlas.report.summary import served_words
 from tests.helpers.drawn_rows import drawn_logits
-from tests.helpers.reports import UNCHANGED, Tags, candidate, is_whole, report
+from tests.helpers.reports import UNCHANGED, Tags, candidate, example, is_whole, report
 
 HOSTILE = '<img src=x onerror="alert(1)">&\'</td></style><script>alert(2)</script>'
 SCALES = {"uploaded": 3.0, "temperature": 1.2, "post_hoc": 1.1, "trained": 1.0, "average": 1.05}
+#: The parts of a page, each with a heading and a line of the index.
+PARTS = ("verdict", "models", "trust", "use", "making")
 
 
 def test_names_from_strangers_stay_text() -> None:
@@ -44,8 +47,9 @@ def test_names_from_strangers_stay_text() -> None:
     tags = Tags()
     tags.feed(is_whole(made))
     assert tags.open == []
-    assert not {"script", "img", "link", "iframe", "object", "a", "image", "use"} & tags.seen
-    assert not {"src", "href", "onerror", "onload", "style"} & set(tags.attributes)
+    assert not {"script", "img", "link", "iframe", "object", "image", "use"} & tags.seen
+    assert not {"src", "onerror", "onload", "style"} & set(tags.attributes)
+    assert tags.attributes["href"] == {f"#{name}" for name in PARTS}
     assert sum(word.count(HOSTILE) for word in tags.words) >= 20
 
 
@@ -191,3 +195,39 @@ def test_a_warned_gain_is_not_green() -> None:
     )
     assert '<span class="badge good">Calibrator served, shown to be better</span>' in calm
     assert '<span class="badge open">Calibrator served, shown to be better; see the warnings</span>' in warned
+
+
+def test_a_page_opens_with_five_headings_and_the_rest_is_folded() -> None:
+    """The first screen has verdict, promise, the three models and the next step; what few readers need is closed."""
+    made = example()[0]
+    page = is_whole(made)
+    assert re.findall(r"<h2>(.*?)</h2>", page) == [
+        "Verdict",
+        "Confidences",
+        "Where it is weak",
+        "Use it",
+        "How it was made",
+    ]
+    assert [f'<section id="{name}">' in page for name in PARTS] == [True] * 5
+    first = page[page.index('<section id="verdict">') : page.index('<section id="models">')]
+    assert "significantly better than the uploaded model (Brier score " in first
+    assert "None: the dataset has no guarantee rows" in first
+    assert first.count("within chance") + first.count("(chance: ±") == 3
+    assert "<details" not in first
+    folded = re.findall(r"<details ([^>]*)>", page)
+    assert len(folded) > 5
+    assert all("open" not in attributes for attributes in folded)
+
+
+def test_a_served_candidate_is_marked_by_its_letter() -> None:
+    """An average is marked, and its members say in which they are; all have the letters of their places."""
+    members = {"members": ["upload", "focal"], "weights": [0.2, 0.8]}
+    line = [candidate("upload", 0.5), candidate("other", 0.6), candidate("focal", 0.45)]
+    average = candidate("average", 0.4, hyperparameters=members)
+    made = example()[0].changed(candidates=(*line, average), recipe={"winner": {"name": "average"}})
+    table = " ".join(
+        re.sub("<[^>]+>", " ", (page := is_whole(made))[page.index('<details class="fold" id="race">') :]).split()
+    )
+    for words in ("A upload served, in D", "B other –", "C focal served, in D", "D average served"):
+        assert words in table
+    assert served_words(made.changed(recipe={"winner": None})) == {}

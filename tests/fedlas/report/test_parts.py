@@ -15,6 +15,7 @@ from fedlas.deployment import ClassPriors, Deployment
 from fedlas.gate.guards import JudgedRows
 from fedlas.guarantees import Guarantees
 from fedlas.report.deployment import decision_sentence, decision_table, priors_section, priors_sentence
+from fedlas.report.number_words import as_sentence
 from fedlas.report.parts import OutOfFold, added_parts, loss_comparison
 from fedlas.report.recipe import recipe_sentences
 from fedlas.report.sections import confident_section, confident_sentence
@@ -279,7 +280,8 @@ def test_promises_stand_beside_what_was_found() -> None:
     assert served.promise is not None
     assert (other.promise, served.promise.threshold) == (None, right.threshold_for(0.05))  # what is served promises
     assert served.summary[2] == served.promise.sentence
-    assert is_whole(served).index(served.promise.sentence) < is_whole(served).index(served.advice[1])
+    page = is_whole(served)
+    assert page.index(served.promise.sentence) < page.index(as_sentence(served.advice[1].removeprefix("Next: ")))
     few = Guarantees.fit(probs[:50], labels[:50], class_names=list("abcd"))
     assert "cannot be promised" in is_whole(report(probs[2000:], labels[2000:], guarantees=few))
 

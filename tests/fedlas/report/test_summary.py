@@ -11,11 +11,19 @@ from fedlas.calibrators import softmax
 from fedlas.contract.profiles import Notice
 from fedlas.contract.report import GateClaim, GateVeto, Report, ScoreDifference
 from fedlas.gate.gate import judge
+from fedlas.guarantees import Guarantees
 from fedlas.metrics.calibration_error import top_label
 from fedlas.report import SplitAccuracy
 from fedlas.report.number_words import signed
 from fedlas.report.parts import OutOfFold
-from fedlas.report.summary import headline, not_shown, served_sentence
+from fedlas.report.summary import (
+    headline,
+    not_shown,
+    promise_sentence,
+    served_sentence,
+    trust_sentence,
+    verdict_sentence,
+)
 from tests.helpers.drawn_rows import drawn_logits
 from tests.helpers.reports import CALIBRATOR, UNCHANGED, example, is_whole, report
 
@@ -42,7 +50,7 @@ def served(rows: int, *, scale: float = 1.0, needed: int | None = None, **change
         (lambda: served(20_000, scale=1.5), "Next: calibrate again with more calibration rows"),
         (lambda: served(300, needed=900), "Next: judge on more rows. About 900 test rows, 300 now, would decide"),
         (lambda: served(300), "Next: four times as many calibration and test rows would halve the ±"),
-        (lambda: served(20_000), "Nothing is left to do; for fewer errors, abstain below 0."),
+        (lambda: served(20_000), "Nothing is left to do; for fewer errors, leave the 20 % of rows below 0."),
         (
             lambda: served(300, warnings=[Notice(code="x", message="labels are odd")]),
             "what seems wrong. Labels are odd.",
@@ -94,6 +102,68 @@ def test_the_first_screen_does_not_contradict_itself(scale: float) -> None:
         assert words not in first
     assert first.count("is right on") == 1
     assert ("points too sure, more than the ±" in first) is (scale > 1)
+
+
+@pytest.mark.parametrize(
+    ("made", "verdict", "promise", "trust"),
+    [
+        (
+            lambda: served(300),
+            "but 300 test rows do not decide whether",
+            "no guarantee rows",
+            "but the rows are few: on average the served model",
+        ),
+        (
+            lambda: served(20_000),
+            "but 20,000 test rows do not decide whether",
+            "None: ",
+            "They may be trusted on rows like the test rows",
+        ),
+        (
+            lambda: served(20_000, scale=1.5),
+            "the uploaded model with the post-hoc",
+            "None: ",
+            "They are not to be trusted",
+        ),
+        (
+            lambda: served(2000, gate=UNCHANGED.changed(vetoes=(VETO,))),
+            "The uploaded model stays as it is.",
+            "no threshold is made for it",
+            "They are not to be trusted as they are: on average the served model says",
+        ),
+        (
+            lambda: served(300, gate=UNCHANGED.changed(verdict="undetermined")),
+            "Nothing is decided",
+            "None: the uploaded model stays",
+            "Unknown: the model says",
+        ),
+    ],
+)
+def test_a_stranger_is_answered(made: Any, verdict: str, promise: str, trust: str) -> None:
+    """The page says what is served, how sure its gain is, what may be promised, and what its confidences are worth."""
+    found = made()
+    assert verdict in verdict_sentence(found)
+    assert promise in promise_sentence(found)
+    assert trust in trust_sentence(found)
+
+
+def test_a_promise_that_cannot_be_kept_says_what_can() -> None:
+    """Few guarantee rows allow no 5 %: the least that they allow is named; one that they allow is the promise."""
+    probs = softmax(LOGITS)
+    few, many = (
+        served(2000, guarantees=Guarantees.fit(probs[-rows:], labels[-rows:], class_names=list("abc")))
+        for rows, labels in ((60, TARGETS), (5000, probs.argmax(axis=1)))
+    )
+    assert few.guarantees is not None
+    least = next(row.reachable for row in few.guarantees.max_error if row.level == 0.05)
+    assert least is not None
+    assert (
+        f"60 guarantee rows are too few for it; they allow none of less than {100 * least:.1f} %."
+        in promise_sentence(few)
+    )
+    assert many.promise is not None
+    assert promise_sentence(many) == many.promise.sentence
+    assert promise_sentence(many.changed(promise=None)).startswith("Answer by itself where the confidence is")
 
 
 def test_the_error_has_the_chance_of_the_calibration_rows() -> None:

@@ -24,7 +24,7 @@ def events(*told: Iterable[Told]) -> list[Event]:
 
 
 def test_candidates_are_ranked_by_what_rows_they_have_not_seen_say() -> None:
-    """Finished candidates come first, then those with more folds; by their mean, or all rows of an average."""
+    """Finished candidates come first, then those with more folds; by the figure of their end, before by their mean."""
     race = Race().follow(
         events(
             trained("a", 1, losses=[3.0, 2.0], nll=0.5),
@@ -34,10 +34,27 @@ def test_candidates_are_ranked_by_what_rows_they_have_not_seen_say() -> None:
         )
     )
     assert [(one.name, one.nll) for one in race.ranking] == [("a", 0.4), ("b", 0.35), ("c", None)]
+    assert [one.behind for one in race.ranking] == ["mean of 2 of 3 folds", "mean of 1 of 3 folds", ""]
     told = [ended("b", nll=0.38), ended("c", "skipped", reason="no time is left"), ended("average", nll=0.3)]
     race.follow(events(told))
-    assert [(one.name, one.nll) for one in race.ranking] == [("average", 0.3), ("b", 0.35), ("a", 0.4), ("c", None)]
+    assert [(one.name, one.nll) for one in race.ranking] == [("average", 0.3), ("b", 0.38), ("a", 0.4), ("c", None)]
+    assert [one.behind for one in race.ranking] == ["", "", "mean of 2 of 3 folds", ""]
     assert [panel.one.name for panel in loss_panels(race)] == ["a", "b", "c"]
+
+
+def test_letters_are_those_of_the_report() -> None:
+    """The upload is A, those that train follow by their number, what was skipped fills the gaps, an average is last."""
+    kind, upload = ended("uploaded + pool", nll=0.5)
+    race = Race().follow(
+        events([(kind, {**upload, "scope": "none"})], trained("second", 2, losses=[1.0], candidates=3))
+    )
+    assert race.letters == {"uploaded + pool": "A", "second": "C"}
+    race.follow(events(trained("third", 3, losses=[1.0]), [ended("first", "skipped"), ended("average", nll=0.3)]))
+    assert race.letters == {"uploaded + pool": "A", "first": "B", "second": "C", "third": "D", "average": "E"}
+    drawing = ET.fromstring(nll_chart(race))
+    assert [one.name for one in race.ranking][:2] == ["average", "uploaded + pool"]
+    written = [one.text for one in drawing.iter("{http://www.w3.org/2000/svg}text")]
+    assert written[-2:] == ["A", "E"], "the leader is drawn last"
 
 
 def test_it_is_the_same_event_by_event() -> None:

@@ -212,12 +212,12 @@ def test_a_killed_job_goes_on(given: Given, whole: Whole, tmp_path: Path) -> Non
 
 MOMENTS = {
     "first decision": saved("decisions"),
-    "plan": saved("decisions", 4),
+    "plan": saved("decisions", 5),
     "first state": saved("running"),
     "second state": saved("running", 2),
     "first finished": saved("candidate-01-04-fold-1"),
     "third fold": epoch_after(8),
-    "told of": saved("decisions", 8),
+    "told of": saved("decisions", 9),
     "refit": epoch_after(11),
     "second refit": epoch_after(12),
     "calibrating": stage("calibrating"),
