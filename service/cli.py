@@ -73,6 +73,7 @@ def parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("demo", help="from an overconfident classifier to calibrated predictions, over HTTP")
     command.add_argument("--short", action="store_true", help="fewer candidates, for a quick check")
+    command.add_argument("--files", type=Path, metavar="FOLDER", help="write its model and rows here, and do no more")
     command.set_defaults(run=_demo)
 
     command = commands.add_parser("openapi", help="write the OpenAPI documents")
@@ -158,9 +159,9 @@ def _migrate(options: argparse.Namespace) -> int:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from service.demo import run
+    from service.demo import run, write_files
 
-    return run(short=options.short)
+    return run(short=options.short) if options.files is None else write_files(options.files)
 
 
 def _openapi(options: argparse.Namespace) -> int:

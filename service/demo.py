@@ -60,6 +60,12 @@ def run(*, short: bool = False) -> int:
     return 0
 
 
+def write_files(folder: Path) -> int:
+    """Write `digits.onnx`, `digits.npz` and `fresh.npz` into a folder and return the exit code."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return subprocess.run([sys.executable, "-m", "worker.demo_model", str(folder)]).returncode
+
+
 @contextmanager
 def _service(folder: Path) -> Iterator[httpx.Client]:
     with socket.socket() as probe:

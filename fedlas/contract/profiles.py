@@ -11,7 +11,7 @@ import math
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 from fedlas.contract.base import OPEN, Document, JsonObject, Sha256, is_absent
 from fedlas.contract.scores import ScoreServing
@@ -105,6 +105,14 @@ class SplitShares(Document):
         return self
 
 
+class ExampleRow(Document):
+    """A row of a dataset as one would type it; what is no finite number is null."""
+
+    row: int = Field(description="The number of the row in the owner's file, from 0.")
+    label: str | None = Field(None, description="The class of the row.")
+    inputs: dict[str, JsonValue] = Field(description="Input → its values in this row.")
+
+
 class DatasetProfile(Document):
     """The description of a dataset, as its prepared copy holds it."""
 
@@ -122,6 +130,7 @@ class DatasetProfile(Document):
     adjustments: list[Notice] = Field(default_factory=list)
     columns: list[str] | None = None
     reading: Reading | None = None
+    example: ExampleRow | None = None
 
     @model_validator(mode="after")
     def _labels_are_told(self) -> Self:

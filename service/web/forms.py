@@ -77,7 +77,12 @@ class FormState:
 
     def error(self, name: str) -> str | None:
         refused = self.problem.errors if self.problem is not None else []
-        return next((one.message for one in refused if one.field == name), None)
+        return next((one.message for one in refused if self.place(one.field) == name), None)
+
+    def place(self, name: str) -> str:
+        """The field of the form that holds a field of the API: a line of `metadata` stands among its lines."""
+        outer = name.partition(".")[0]
+        return outer if outer in _LINES else name
 
 
 def nested(fields: Mapping[str, str], *, numbers: Collection[str] = ()) -> JsonObject:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, Literal, get_args
 
 from fastapi import APIRouter, Query, Request, Response
 from jinja2 import TemplateError
@@ -115,12 +115,13 @@ async def list_jobs(
     services: ServicesDep,
     status: Annotated[str, Query(max_length=20)] = "",
     name: Annotated[str, Query(max_length=200)] = "",
+    kind: Literal["", "dry_run"] = "",
     after: After = None,
 ) -> Response:
     if status and status not in _STATUSES:
         raise InvalidRequest("invalid_request", f"there is no status {status!r}; known are {', '.join(_STATUSES)}")
     name, after = name.strip(), cursor(after or None, "job")
-    only = ListFilter(status or None, name or None)
+    only = ListFilter(status or None, name or None, dry_run=kind == "dry_run")
 
     lines = await services.read(
         lambda unit: [listed(unit, row) for row in unit.jobs.listed(only, limit=ROWS + 1, after=after)]

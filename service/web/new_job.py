@@ -182,16 +182,26 @@ class NewJobPage:
         return urlencode({name: one.id for name, one in records.items() if one is not None})
 
     @property
-    def is_settled(self) -> bool:
-        return all(one is not None and one.status in FINAL for one in (self.model, self.dataset))
-
-    @property
     def is_awaited(self) -> bool:
-        return self.model is not None and self.dataset is not None and not self.is_settled
+        both = [one for one in (self.model, self.dataset) if one is not None]
+        return len(both) == 2 and any(one.status not in FINAL for one in both)
 
     @property
     def is_ready(self) -> bool:
-        return all(one is not None and one.status == "ready" for one in (self.model, self.dataset))
+        return not self.waits_for
+
+    @property
+    def waits_for(self) -> str:
+        """Conditions that a job waits for, as the end of a sentence; empty where there is none."""
+        needed = []
+        for noun, record in (("model", self.model), ("dataset", self.dataset)):
+            if record is None:
+                needed.append(f"a {noun}")
+            elif record.status == "rejected":
+                needed.append(f"another {noun}")
+            elif record.status != "ready":
+                needed.append(f"the inspection of the {noun}")
+        return " and ".join(needed)
 
     @property
     def misfits(self) -> list[str]:

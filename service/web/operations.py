@@ -44,7 +44,7 @@ KINDS = {
     WORK_KINDS["msg"]: ("webhook message", "webhook messages"),
 }
 #: The pages of records, by the prefix of their ids.
-_PAGES = {"job": "jobs", "mdl": "models", "ds": "datasets"}
+_PAGES = {"job": "jobs", "mdl": "models", "ds": "datasets", "bat": "batches", "cal": "calibrators"}
 _REMEDIES = {
     "card_too_small": "Serve `calibrate.cpu` by a worker as well, or give it a larger card.",
     "internal_error": "Look for its id in the worker's log.",
@@ -230,7 +230,7 @@ def counted(number: int, kind: str) -> str:
 def record_path(record_id: str) -> str | None:
     """The page of a record, where its kind has one.
 
-    >>> record_path("job_1"), record_path("bat_1")
+    >>> record_path("job_1"), record_path("msg_1")
     ('/jobs/job_1', None)
     """
     pages = _PAGES.get(record_id.partition("_")[0])

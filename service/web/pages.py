@@ -19,7 +19,8 @@ from service.api.plumbing.services import Services, ServicesDep
 from service.http.access import headers_of
 from service.registry.errors import NotFound
 from service.registry.registry import UnitOfWork
-from service.web import calibrators, jobs, live, models, new_job, operations, rendering, try_it
+from service.registry.repositories.records import ListFilter
+from service.web import batches, calibrators, jobs, live, models, new_job, operations, rendering, settings, try_it
 from service.web.forms import Sent
 from service.web.jobs import ListedJob, listed
 from service.web.live import LiveJobs
@@ -33,10 +34,11 @@ router = APIRouter(include_in_schema=False, route_class=PageRoute)
 
 #: Jobs on the first page.
 _NEWEST = 5
+_NO_DRY_RUN = ListFilter(dry_run=False)
 
 Next = Annotated[str, Query(alias="next", max_length=2000)]
 _KEPT = ("x-request-id", "retry-after", "allow", "www-authenticate")
-_PAGES = (rendering, new_job, jobs, live, models, try_it, calibrators, operations)
+_PAGES = (rendering, new_job, jobs, live, models, try_it, batches, calibrators, operations, settings)
 
 
 def install(app: FastAPI, sessions: Sessions) -> None:
@@ -109,7 +111,9 @@ def error_page(request: Request, code: str) -> Response:
 @router.get("/")
 async def start_page(request: Request, services: ServicesDep) -> Response:
     def read(unit: UnitOfWork) -> tuple[Choices, list[ListedJob]]:
-        return Choices.read(unit), [listed(unit, row) for row in unit.jobs.newest(limit=_NEWEST, after=None)]
+        return Choices.read(unit), [
+            listed(unit, row) for row in unit.jobs.listed(_NO_DRY_RUN, limit=_NEWEST, after=None)
+        ]
 
     choices, newest = await services.read(read)
     caller = Caller("mine", origin_of(request, services.settings.allowed_hosts), bool(services.settings.api_keys))

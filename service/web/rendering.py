@@ -29,6 +29,7 @@ from fedlas.report import page as report_page
 from service.api.plumbing.responses import etag_matches
 from service.http.access import GRANT
 from service.registry.errors import NotFound
+from service.web.job_words import VERDICTS
 from service.web.sessions import STATIC, session_id_of
 
 router = APIRouter(include_in_schema=False)
@@ -53,7 +54,8 @@ _SECTIONS = {
     "/models": "Models",
     "/names": "Names",
     "/datasets": "Datasets",
-    "/calibrators": "Scores",
+    "/batches": "Batches",
+    "/calibrators": "Calibrators",
     "/operations": "Operations",
 }
 
@@ -117,6 +119,7 @@ def environment() -> Environment:
         "remedy_of": remedy_of,
         "form_key": partial(secrets.token_hex, 8),
         "release": version("fedlas"),
+        "verdicts": VERDICTS,
     }
     return made
 
@@ -189,7 +192,8 @@ def current_section(path: str) -> str | None:
     ('/jobs', '/', None)
     """
     first = f"/{path.split('/', 2)[1]}"
-    return "/" if first == "/new" else first if first in _SECTIONS else None
+    first = {"/new": "/", "/settings": "/operations"}.get(first, first)
+    return first if first in _SECTIONS else None
 
 
 _LATER = "Try again in a moment; nothing was changed."

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from shlex import quote as in_shell
@@ -207,18 +207,31 @@ def example_inputs(profile: ServingProfile) -> JsonValue:
     return [example_row(profile.inputs[0])]
 
 
-def example_text(profile: ServingProfile) -> str:
-    """Example rows to paste: CSV where rows are lists of numbers, else JSON; empty where it is long."""
+def example_text(profile: ServingProfile, row: Mapping[str, JsonValue] | None = None) -> str:
+    """A row to paste, by default an example: CSV where it is a list of numbers, else JSON; empty where it is long."""
     if sum(prod(row_shape(spec)) for spec in profile.inputs) > MAX_NUMBERS:
         return ""
-    if len(profile.inputs) > 1 or len(profile.inputs[0].row) != 1:
-        return json.dumps(example_inputs(profile))
+    spec = profile.inputs[0]
+    if len(profile.inputs) > 1:
+        return json.dumps(example_inputs(profile) if row is None else {name: [one] for name, one in row.items()})
+    values = example_row(spec) if row is None else row[spec.name]
+    if len(spec.row) != 1 or not isinstance(values, list):
+        return json.dumps([values])
     lines = io.StringIO()
     writer = csv.writer(lines, lineterminator="\n")
     if profile.columns is not None:
         writer.writerow(profile.columns)
-    writer.writerow([0] * row_shape(profile.inputs[0])[0])
+    writer.writerow(map(cell_text, values))
     return lines.getvalue()
+
+
+def cell_text(value: JsonValue) -> str:
+    """A number as one types it; nothing where it is missing.
+
+    >>> cell_text(0.0), cell_text(1.25), cell_text(16000000), cell_text(None)
+    ('0', '1.25', '16000000', '')
+    """
+    return "" if value is None else f"{value:.7g}" if isinstance(value, float) else str(value)
 
 
 def row_shape(spec: TensorSpec) -> list[int]:

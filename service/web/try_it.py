@@ -12,6 +12,7 @@ import math
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from math import prod
 from typing import Any, Self
 from urllib.parse import parse_qsl
@@ -23,18 +24,22 @@ from starlette.datastructures import ImmutableMultiDict, UploadFile
 
 from fedlas.contract.predictions import PredictResponse
 from fedlas.contract.problems import Problem
+from fedlas.contract.profiles import DatasetProfile, ExampleRow
 from fedlas.contract.report import Report
 from service.api.plumbing.services import Services, ServicesDep, in_thread
+from service.http.access import GRANT
 from service.predict.engine.profile import ServingProfile, TensorSpec
 from service.predict.served_folder import ResolvedModel
+from service.registry import tables
 from service.registry.errors import InvalidRequest, RegistryError, TooLarge
 from service.registry.registry import UnitOfWork
+from service.served.keys import Grant
 from service.web.abstention import Costs, Promise, cheapest, promises, table, threshold_svg, tradeoff
 from service.web.forms import problem_for
 from service.web.jobs import stored_report
 from service.web.rendering import page
 from service.web.routes import PageRoute, call_api, problem_in
-from service.web.snippets import example_text
+from service.web.snippets import cell_text, example_text
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 
@@ -57,6 +62,7 @@ class Subject:
     name: str
     report: Report | None
     promises: Sequence[Promise]
+    dataset: tables.Dataset | None
 
     @property
     def profile(self) -> ServingProfile:
@@ -66,6 +72,23 @@ class Subject:
     def fields(self) -> Sequence[str]:
         columns = self.profile.columns or ()
         return columns if len(columns) <= _MAX_FIELDS else ()
+
+    @cached_property
+    def example(self) -> ExampleRow | None:
+        """A row of the dataset that the model was calibrated on, its values by the model's inputs."""
+        found = DatasetProfile.read(self.dataset.profile) if self.dataset and self.dataset.profile else None
+        if found is None or found.example is None or self.profile.preprocessing is not None:
+            return None
+        values, wanted = found.example.inputs, self.profile.inputs
+        if len(wanted) == len(values) == 1:
+            [row] = values.values()
+            if self.profile.columns and found.columns and isinstance(row, list):
+                by_name = dict(zip(found.columns, row, strict=True))
+                row = [by_name[name] for name in self.profile.columns if name in by_name]
+            values = {wanted[0].name: row}
+        fits = all(spec.name in values and _fits(spec, values[spec.name]) for spec in wanted)
+        inputs = {spec.name: values[spec.name] for spec in wanted} if fits else {}
+        return found.example.model_copy(update={"inputs": inputs}) if fits else None
 
     def threshold(self, choices: Choices) -> float:
         """The confidence below which the service abstains; it keeps what was promised, too."""
@@ -77,10 +100,17 @@ class Subject:
 async def show_form(request: Request, services: ServicesDep, ref: str) -> Response:
     """The form with an example; of a slider that moves, what its threshold costs."""
     subject = await _subject(services, ref)
-    example = "" if subject.fields else example_text(subject.profile)
-    entered = replace(Entered.of(request.query_params), rows=example, cells=["0"] * len(subject.fields))
+    grant: Grant | None = request.scope.get(GRANT)
+    reads = grant is not None and grant.may("read") and grant.models is None  # who may predict may not see its rows
+    example = subject.example if reads else None
+    row = None if example is None else example.inputs
+    first = None if row is None else next(iter(row.values()))
+    given = first if isinstance(first, list) else [0] * len(subject.fields)
+    cells = [cell_text(one) for one in given] if subject.fields else []
+    text = "" if subject.fields else example_text(subject.profile, row)
+    entered = replace(Entered.of(request.query_params), rows=text, cells=cells)
     template = "try_it/threshold.html.jinja" if "hx-request" in request.headers else "try_it/page.html.jinja"
-    return _page(request, template, subject, entered, Choices.of(entered))
+    return _page(request, template, subject, entered, Choices.of(entered), example=example)
 
 
 @router.post("/models/{ref}/try")
@@ -107,14 +137,16 @@ async def _subject(services: Services, ref: str) -> Subject:
     """Raises NotFound, and Conflict for a model that cannot answer."""
     resolved = await services.look_up(ref)
 
-    def find(unit: UnitOfWork) -> tuple[str, Report | None]:
+    def find(unit: UnitOfWork) -> tuple[str, Report | None, tables.Dataset | None]:
         model = unit.models.get(resolved.model_id)
         job = unit.jobs.behind(model)
-        return model.name, None if job is None else stored_report(services.registry.artifacts, job.report_sha256)
+        report = None if job is None else stored_report(services.registry.artifacts, job.report_sha256)
+        used = job or next(unit.jobs.of_model(model.id, limit=1), None)
+        return model.name, report, None if used is None else unit.datasets.find(used.dataset_id)
 
-    name, report = await services.read(find)
+    name, report, dataset = await services.read(find)
     kept = resolved.profile.guarantees if resolved.profile.shift.keeps_promises else None
-    return Subject(resolved, name, report, promises(kept))
+    return Subject(resolved, name, report, promises(kept), dataset)
 
 
 async def _sent(request: Request, services: Services) -> Entered:
@@ -146,6 +178,7 @@ def _page(
     *,
     told: PredictResponse | None = None,
     refused: Problem | None = None,
+    example: ExampleRow | None = None,
 ) -> Response:
     report, costs = subject.report, choices.costs
     chosen = None if report is None else tradeoff(report, choices.abstain_below, costs)
@@ -166,6 +199,7 @@ def _page(
         drawing="" if report is None or chosen is None else threshold_svg(report.risk_coverage.calibrated, chosen),
         told=told,
         threshold=subject.threshold(choices),
+        example=example,
     )
 
 
@@ -287,6 +321,13 @@ def _of_json(text: str, profile: ServingProfile) -> JsonValue:
 def _rows(value: JsonValue, spec: TensorSpec | None) -> JsonValue:
     """The value, or a list of it where it is one row."""
     return [value] if spec is not None and isinstance(value, list) and _depth(value) == len(spec.row) else value
+
+
+def _fits(spec: TensorSpec, value: JsonValue) -> bool:
+    there = np.shape(np.array(value, object))
+    return len(there) == len(spec.row) and all(
+        isinstance(size, str) or size == one for size, one in zip(spec.row, there, strict=True)
+    )
 
 
 def _depth(value: JsonValue) -> int:

@@ -81,6 +81,7 @@ def _keep(page: Page, path: Path) -> None:
 def _pages(service: Service, job: Json) -> Iterator[tuple[str, str]]:
     """Every page, by the name of its pictures."""
     yield from {"start": "/", "jobs": "/jobs", "models": "/models", "names": "/names", "datasets": "/datasets"}.items()
+    yield from {"batches": "/batches", "calibrators": "/calibrators", "settings": "/settings"}.items()
     model, dataset, served = job["model_id"], job["dataset_id"], service.job(job["id"])["calibrated_model_id"]
     yield "new", f"/new?model={model}&dataset={dataset}"
     yield "job", f"/jobs/{job['id']}"

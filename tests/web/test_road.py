@@ -23,7 +23,7 @@ def look_inside(page: Page) -> None:
     """Upload them, and wait until inspection is through with both."""
     page.get_by_role("button", name="Upload and look inside").click()
     page.wait_for_url("**/new?*")
-    expect(page.get_by_role("button", name="Calibrate", exact=True)).to_be_visible()
+    expect(page.get_by_role("button", name="Calibrate", exact=True)).to_be_enabled()
 
 
 def order(page: Page, name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,14 +16,21 @@ from service.registry import tables
 from service.registry.registry import Registry
 from service.registry.settings import ServiceSettings
 from tests.helpers import backends
-from tests.helpers.browser import good_to_look_at, weighed
+from tests.helpers.browser import accessible, good_to_look_at, weighed
 from tests.helpers.live_api import Json, live
 from tests.helpers.publishing import PROFILE
 from tests.web.conftest import Windows
 
 #: The first page with all its files, over the wire.
-FIRST_PAGE_BYTES = 100_000
-SECTIONS = ("/", "/jobs", "/models", "/names", "/datasets", "/operations")
+FIRST_PAGE_BYTES = 30_000
+LISTS = ("/jobs", "/models", "/names", "/datasets", "/batches", "/calibrators", "/operations")
+SECTIONS = ("/", *LISTS, "/settings", "/calibrators/new")
+#: Lists that scroll sideways, and names of cells that are not shown, as (label of the list, fault).
+_NOT_CARDS = """[...document.querySelectorAll('.scroll:has(.list)')].flatMap(place => [
+  ...(place.scrollWidth > place.clientWidth ? [[place.ariaLabel, 'scrolls']] : []),
+  ...[...place.querySelectorAll('[data-label]')].filter(cell => getComputedStyle(cell, '::before').content === 'none')
+    .map(cell => [place.ariaLabel, cell.dataset.label]),
+])"""
 #: A name that somebody may choose: a script, the end of an attribute, a template's expression, letters from the right.
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>{{7*7}} שלום"
 LONG = "m" * 200
@@ -63,7 +71,7 @@ class QuietService:
     def upload(self, kind: str, name: str) -> str:
         """A record that is being inspected; its id."""
         answer = self.client.post(f"/v1/{kind}", content=name.encode(), params={"name": name})
-        assert answer.status_code == 201, answer.text
+        assert answer.status_code in (201, 202), answer.text
         return str(answer.json()["id"])
 
     def order(self, model: str, dataset: str, **options: Any) -> str:
@@ -102,6 +110,40 @@ def test_pages_are_good_in_every_state(windows: Windows, quiet: QuietService) ->
         window.page.goto(path)
         assert spoken(window.page) == [], path
         good_to_look_at(window.page)
+    for path in LISTS:
+        window.page.goto(path)
+        window.page.set_viewport_size({"width": 390, "height": 800})
+        assert window.page.evaluate(_NOT_CARDS) == [], path
+        accessible(window.page)
+
+
+def test_a_job_may_be_created_as_soon_as_both_files_are_inspected(windows: Windows, quiet: QuietService) -> None:
+    """The button waits, and is enabled without a reload; what was entered and unfolded meanwhile stays."""
+    page = windows(key=None, at=quiet.url).page
+    model, dataset = quiet.upload("models", "m"), quiet.upload("datasets", "d")
+    page.goto(f"/new?model={model}&dataset={dataset}")
+    button = page.get_by_role("button", name="Calibrate", exact=True)
+    expect(button).to_be_disabled()
+    expect(button).to_have_accessible_description(re.compile("the inspection of the model and the inspection of the"))
+    good_to_look_at(page)
+    page.get_by_label("Publish as").fill("mine")
+    page.get_by_text("Advanced settings").click()
+    page.get_by_label("Seed").fill("7")
+    with quiet.registry.write() as unit:
+        found = {**MODEL, "output": {"name": "scores", "kind": "logits"}, "trainable": True}
+        unit.models.ready(model, profile=found, served_sha256=unit.models.get(model).sha256)
+    expect(page.locator("#model")).to_contain_text("It can be fine-tuned")
+    expect(button).to_be_disabled()
+    with quiet.registry.write() as unit:
+        unit.datasets.ready(dataset, profile=DATASET, prepared_sha256=unit.datasets.get(dataset).sha256)
+    expect(button).to_be_enabled()
+    expect(page.get_by_label("Seed")).to_have_value("7")
+    expect(page.get_by_label("Publish as")).to_have_value("mine")
+    expect(page.get_by_label("Seed")).to_be_visible()
+    button.click()
+    page.wait_for_url("**/jobs/job_*")
+    [job] = quiet.client.get("/v1/jobs").json()["data"]
+    assert (job["publish_as"], job["seed"]) == ("mine", 7)
 
 
 def hostile_records(quiet: QuietService) -> Iterator[tuple[str, str]]:
@@ -113,16 +155,24 @@ def hostile_records(quiet: QuietService) -> Iterator[tuple[str, str]]:
         status: quiet.order(model, dataset, metadata={HOSTILE[:64]: HOSTILE}, publish_as="good")
         for status in ("queued", "running", "cancelling", "cancelled", "failed")
     }
+    calibrators = [quiet.upload("calibrators", HOSTILE) for _ in range(2)]
+    batches = [
+        quiet.client.post("/v1/batches", json={"model": model, "dataset_id": dataset}).json()["id"] for _ in range(2)
+    ]
     error = {"code": "unsafe_format", "message": f"{HOSTILE} is a pickle, and {LONG}", "user_error": True}
     with quiet.registry.write() as unit:
         unit.models.ready(model, profile=MODEL, served_sha256=unit.models.get(model).sha256)
         unit.datasets.ready(dataset, profile=DATASET, prepared_sha256=unit.datasets.get(dataset).sha256)
         unit.models.reject(rejected[0][1], error)
         unit.datasets.reject(rejected[1][1], error)
+        unit.calibrators.fail(calibrators[1], error)
+        unit.batches.fail(unit.batches.get(batches[1]), error)
         for status, job_id in jobs.items():
             bring_to(unit.jobs.get(job_id), status, unit, error)
     yield from [("models", model), ("datasets", dataset), *rejected, *inspecting]
     yield from [("jobs", job_id) for job_id in jobs.values()]
+    yield from [("calibrators", one) for one in calibrators]
+    yield from [("batches", one) for one in batches]
 
 
 def bring_to(row: tables.Job, status: str, unit: Any, error: Json) -> None:

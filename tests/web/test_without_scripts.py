@@ -22,7 +22,7 @@ def loaded_until(page: Page, what: Locator) -> None:
 
     def is_there() -> bool:
         page.reload()
-        return what.is_visible()
+        return what.is_visible() and what.is_enabled()
 
     until(is_there, seconds=240, what=f"{page.url} has {what}")
 
@@ -50,6 +50,6 @@ def test_every_form_works_without_a_script(windows: Windows, files: Path) -> Non
     send(calibrate)
     loaded_until(page, page.get_by_role("link", name="Report"))
     page.get_by_role("link", name="Report").click()
-    expect(page.get_by_role("heading", name="Reliability")).to_be_visible()
+    expect(page.get_by_role("heading", name="Confidences")).to_be_visible()
     send(page.get_by_role("button", name="Sign out"))
     expect(page.get_by_label("Key")).to_be_visible()

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fedlas.contract.options import ModelOptions
-from fedlas.contract.profiles import DatasetProfile, FeatureSpec, ModelProfile, Reading
+from fedlas.contract.profiles import DatasetProfile, ExampleRow, FeatureSpec, ModelProfile, Reading
 from fedlas.errors import UnsupportedModel
 from worker.documents import JOB_ID, DatasetInspection, InspectDatasetOrder, InspectModelOrder, ModelInspection
 from worker.inside.channel import Emit, Files
 from worker.inside.job_events import notice_documents
 
 if TYPE_CHECKING:  # datasets are read without PyTorch
+    from fedlas.data.dataset import Array, Dataset
     from fedlas.importers import GraphClassifier
 
 _CHECKED_ROWS = 3
+#: Numbers of a row that is kept in the profile, as an example: it is read with every list of datasets.
+_MAX_EXAMPLE = 1000
 
 
 def inspect_dataset(order: InspectDatasetOrder, files: Files, folder: Path, emit: Emit) -> DatasetInspection:
@@ -27,8 +30,31 @@ def inspect_dataset(order: InspectDatasetOrder, files: Files, folder: Path, emit
 
     dataset = read_dataset(files["dataset"], ReadingOptions(**order.options.model_dump()), scratch=folder)
     save_dataset(dataset, folder / "prepared.npz")
-    profile = DatasetProfile.model_validate({**dataset.profile(), "format": dataset.format})
+    found = {**dataset.profile(), "format": dataset.format, "example": _example(dataset)}
+    profile = DatasetProfile.model_validate(found)
     return DatasetInspection(profile=profile, prepared="prepared.npz")
+
+
+def _example(dataset: Dataset) -> ExampleRow | None:
+    """The first test row, or else the first; None where it is no short row of numbers."""
+    numeric = all(array.dtype.kind in "biuf" for array in dataset.inputs.values())
+    if not len(dataset) or not numeric or sum(array[0].size for array in dataset.inputs.values()) > _MAX_EXAMPLE:
+        return None
+    judging = dataset.rows("test") if dataset.labelled else dataset.in_file_order()
+    at = int(next(iter(judging), 0))
+    return ExampleRow(
+        row=int(dataset.in_file(np.array([at]))[0]),
+        label=dataset.class_names[dataset.targets[at]] if dataset.labelled else None,
+        inputs={name: _typed(array[at]) for name, array in dataset.inputs.items()},
+    )
+
+
+def _typed(values: Array) -> Any:
+    """Values with seven digits, which a float32 has."""
+    if values.dtype.kind != "f":
+        return values.tolist()
+    short = [float(f"{value:.7g}") if np.isfinite(value) else None for value in values.ravel().tolist()]
+    return np.array(short, object).reshape(values.shape).tolist()
 
 
 def inspect_model(order: InspectModelOrder, files: Files, folder: Path, emit: Emit) -> ModelInspection:

@@ -251,6 +251,12 @@ class Runs(Records[Row]):
         return called
 
 
+def _is_dry(wanted: bool) -> ColumnElement[bool]:
+    """The condition that a job is a dry run, or none; a request that does not say so asks for a job."""
+    dry: ColumnElement[bool] = tables.Job.request["dry_run"].as_boolean().is_(True)
+    return dry if wanted else ~dry
+
+
 class Jobs(Runs[tables.Job]):
     table = tables.Job
     noun = "job"
@@ -270,7 +276,8 @@ class Jobs(Runs[tables.Job]):
         return row
 
     def of_model(self, model_id: str, *, limit: int) -> Iterator[tables.Job]:
-        return self.newest(tables.Job.model_id == model_id, limit=limit, after=None)
+        """Jobs of a model, newest first, dry runs apart."""
+        return self.newest(tables.Job.model_id == model_id, _is_dry(False), limit=limit, after=None)
 
     def behind(self, model: tables.Model) -> tables.Job | None:
         """The job that made this model, or else the newest that has left it as it is; None where neither is there."""
@@ -280,7 +287,8 @@ class Jobs(Runs[tables.Job]):
         return next(self.newest(*left, limit=1, after=None), None)
 
     def of_dataset(self, dataset_id: str, *, limit: int) -> Iterator[tables.Job]:
-        return self.newest(tables.Job.dataset_id == dataset_id, limit=limit, after=None)
+        """Jobs on a dataset, newest first, dry runs apart."""
+        return self.newest(tables.Job.dataset_id == dataset_id, _is_dry(False), limit=limit, after=None)
 
     def change_status(self, row: tables.Job, status: str) -> None:
         """Change the status, with an event; a job without a result leaves the evaluation ledger."""
@@ -326,6 +334,8 @@ class Jobs(Runs[tables.Job]):
 
     def _conditions(self, only: ListFilter) -> Iterator[ColumnElement[bool]]:
         yield from super()._conditions(only)
+        if only.dry_run is not None:
+            yield _is_dry(only.dry_run)
         of = tables.JobMetadata
         for name, value in only.metadata.items():
             yield tables.Job.id.in_(select(of.job_id).where(of.name == name, of.value == value))

@@ -29,6 +29,7 @@ class ListFilter:
         created_after, created_before: neither includes the moment itself.
         metadata: of jobs: words that are all among theirs.
         origin: of models.
+        dry_run: of jobs.
     """
 
     status: str | None = None
@@ -37,6 +38,7 @@ class ListFilter:
     created_before: datetime | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     origin: str | None = None
+    dry_run: bool | None = None
 
 
 #: How long after its last byte an upload is kept.

@@ -46,6 +46,19 @@ def test_the_list_is_filtered_and_paged_by_its_address(api: Api, browser: TestCl
     assert "<html" not in part
 
 
+def test_dry_runs_have_a_list_of_their_own(api: Api, browser: TestClient) -> None:
+    """Lists of jobs leave them out, of a dataset and on the first page too; the filter shows them alone."""
+    job = ordered(api)
+    body = {"model_id": job["model_id"], "dataset_id": job["dataset_id"]}
+    dry = api.post("/v1/jobs?dry_run=true", json=body)["id"]
+    for path in ("/jobs", "/", f"/datasets/{job['dataset_id']}", f"/models/{job['model_id']}"):
+        page = browser.get(path).text
+        assert (f"/jobs/{job['id']}" in page, f"/jobs/{dry}" in page) == (True, False), path
+    page = browser.get("/jobs?kind=dry_run").text
+    assert (f"/jobs/{job['id']}" in page, f"/jobs/{dry}" in page) == (False, True)
+    assert "No dry run is failed." in browser.get("/jobs?kind=dry_run&status=failed").text
+
+
 def test_an_empty_list_says_what_to_do(api: Api, browser: TestClient) -> None:
     """No job, none found, and a status that there is none of are three different things."""
     assert "No job was created yet" in browser.get("/jobs").text

@@ -73,7 +73,7 @@ def test_a_model_is_found_by_id_and_by_name(api: Api) -> None:
     """Both lead to the same page, which says where the model answers."""
     old, new = (publish(api.registry, "digits", scaling(factor)) for factor in (1, 2))
     assert new in page_of(api, "/models/digits")
-    assert "<b>version 2</b>" in page_of(api, f"/models/{new}")
+    assert "version 2, which answers" in page_of(api, f"/models/{new}")
     assert "version 1" in page_of(api, f"/models/{old}")
 
 

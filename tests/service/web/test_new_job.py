@@ -80,6 +80,41 @@ def test_a_refused_order_comes_back_as_it_was_entered(api: Api, both: dict[str, 
     assert api.client.get("/v1/jobs").json()["data"] == []
 
 
+def test_only_what_was_refused_is_unfolded(api: Api, both: dict[str, str], uploads: Uploads) -> None:
+    """A folded part opens where one of its own fields was refused, and stays folded for every other refusal."""
+    order = {"model_id": both["model"], "dataset_id": both["dataset"]}
+    for refused, is_open in (
+        ({"publish_as": "no name"}, False),
+        ({"seed": "x"}, True),
+        ({"class_priors": "0 = x"}, True),
+    ):
+        page = api.client.post("/new/job", data={**order, **refused}, headers=BROWSER).text
+        [field] = refused
+        assert f'id="{field}-error"' in page
+        assert ("<details open>\n<summary>Advanced settings" in page) is is_open
+    files: Files = {"model": ("m.onnx", uploads["digits.onnx"]), "dataset": ("d.npz", b"")}
+    _, page, _ = send(api, files, model__task="regression", dataset__name="Mine")
+    assert "<details open>\n<summary>More about the model" in page
+    assert "<details>\n<summary>More about the rows" in page
+
+
+def test_a_job_waits_for_inspection(api: Api, uploads: Uploads) -> None:
+    """The button is there from the start, disabled, and says what it waits for until both are inspected."""
+    files: Files = {"model": ("m.onnx", uploads["digits.onnx"]), "dataset": ("d.npz", uploads["digits.npz"])}
+    _, _, ids = send(api, files)
+    address = f"/new?model={ids['model']}&dataset={ids['dataset']}"
+    button = '<button aria-describedby="job-hint" disabled>Calibrate</button>'
+    waits = ["the inspection of the model and the inspection of the dataset", "the inspection of the dataset"]
+    for record_id, words in zip(ids.values(), waits, strict=True):
+        page = text_of(api, address)
+        assert (button in page, f"This waits for {words}." in page) == (True, True)
+        assert f'<a href="{address}">Load the page again</a>' in page
+        api.work(record_id)
+    page = text_of(api, address)
+    assert (button in page, "This waits for" in page) == (False, False)
+    assert "This waits for a dataset." in text_of(api, f"/new?model={ids['model']}")
+
+
 def test_an_order_says_how_often_its_test_rows_have_judged(api: Api, both: dict[str, str]) -> None:
     """The count stands there from the second job on: each costs some of what the rows can show."""
     address = f"/new?model={both['model']}&dataset={both['dataset']}"
@@ -168,7 +203,7 @@ def test_a_rejected_file_says_why(api: Api, uploads: Uploads) -> None:
     assert "<code>not_onnx</code>" in page
     assert "The file is no ONNX file." in page
     assert f'name="dataset.id" value="{ids["dataset"]}"' in page
-    assert "send another in its place" in page
+    assert "This waits for another model." in page
 
 
 def test_what_does_not_belong_together_is_told_before_an_order(api: Api, uploads: Uploads) -> None:

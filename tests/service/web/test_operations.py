@@ -78,7 +78,7 @@ def test_a_gpu_that_predictions_leave_idle_is_named(
     api: Api, browser: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With an NVIDIA device and the provider for CPUs not all is well; the page says why, and what to install."""
-    assert "<code>CPUExecutionProvider</code>, 1 process<" in browser.get("/operations").text
+    assert "<code>CPUExecutionProvider</code>, 1 process." in browser.get("/operations").text
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(operations, "has_gpu", partial(has_gpu, tmp_path))
     assert "All is well" in browser.get("/operations").text
@@ -90,7 +90,7 @@ def test_a_gpu_that_predictions_leave_idle_is_named(
     monkeypatch.setattr(api.services.served_models, "processes", lambda: {"CUDAExecutionProvider": 2})
     page = browser.get("/operations").text
     assert "All is well" in page
-    assert "<code>CUDAExecutionProvider</code>, 2 processes<" in page
+    assert "<code>CUDAExecutionProvider</code>, 2 processes." in page
 
 
 def test_work_that_no_living_worker_takes_is_named(api: Api, browser: TestClient) -> None:

@@ -20,7 +20,7 @@ from service.web.abstention import Costs, cheapest, tradeoff
 from service.web.snippets import example_inputs, example_text
 from service.web.try_it import inputs_of
 from tests.helpers import reports
-from tests.helpers.api import Api
+from tests.helpers.api import Api, MakeApi
 from tests.helpers.drawn_rows import drawn_rows
 from tests.helpers.publishing import judged, publish
 from tests.helpers.served import scaling
@@ -106,6 +106,39 @@ def test_columns_have_fields_by_name(api: Api) -> None:
     form = api.client.get("/models/wide/try", headers=PAGE).text
     assert 'name="cell"' not in form
     assert ",".join(many) in form
+
+
+def test_a_trial_begins_with_a_row_of_the_dataset(make_api: MakeApi) -> None:
+    """The first test row of the model's dataset, by the names of its columns, for whoever may read datasets."""
+    administrator = {"Authorization": "Bearer an-administrators-key-0123456789"}
+    api = make_api(api_keys=frozenset({"an-administrators-key-0123456789"}))
+    rows = "b,label,x,split\n" + "".join(
+        f"{i},{'ab'[i % 2]},{i / 3},{'test' if i > 39 else 'calibration'}\n" for i in range(80)
+    )
+    dataset = api.post("/v1/datasets?name=rows.csv", content=rows.encode(), headers=administrator)["id"]
+    api.work(dataset)
+    models = {
+        "named": publish(api.registry, "named", scaling(1), columns=["x", "b"]),
+        "plain": publish(api.registry, "plain", scaling(1)),
+        "other": publish(api.registry, "other", scaling(1), columns=["x", "y"]),
+    }
+    for model in models.values():
+        judged(api.registry, model, reports.content())
+    with api.registry.write() as unit:
+        for model in models.values():
+            unit.jobs.behind(unit.models.get(model)).dataset_id = dataset  # type: ignore[union-attr]
+
+    def form(name: str, headers: dict[str, str] = administrator) -> str:
+        return api.client.get(f"/models/{name}/try", headers={**PAGE, **headers}).text
+
+    assert "Filled in: row 41 of rows.csv , whose label is a ." in words(form("named"))
+    assert re.findall(r'name="cell"[^>]*value="([^"]*)"', form("named")) == ["13.33333", "40"]
+    assert ">\n40,13.33333\n</textarea>" in form("plain")
+    assert re.findall(r'name="cell"[^>]*value="([^"]*)"', form("other")) == ["0", "0"]
+    asked = {"name": "narrow", "scopes": ["predict"]}
+    narrow = api.post("/v1/keys", json=asked, headers=administrator)["key"]
+    seen = form("named", {"Authorization": f"Bearer {narrow}"})
+    assert ("Filled in" in seen, "13.33" in seen, 'name="cell"' in seen) == (False, False, True)
 
 
 def test_why_it_abstains(api: Api) -> None:

@@ -1,0 +1,34 @@
+"""The page of settings: what runs, and every setting with its variable, but no secret."""
+
+from __future__ import annotations
+
+from service.registry.settings import ServiceSettings
+from tests.helpers.api import MakeApi
+
+PAGE = {"Accept": "text/html"}
+KEY = "an-administrators-key-0123456789"
+
+
+def test_every_setting_is_there_and_no_secret(make_api: MakeApi) -> None:
+    """Each variable stands once with its value; of a key it is said that it is set."""
+    api = make_api(api_keys=frozenset({KEY}), max_predict_rows=4321)
+    page = api.client.get("/settings", headers={**PAGE, "Authorization": f"Bearer {KEY}"}).text
+    for name in ServiceSettings.model_fields:
+        assert page.count(f"<code>FEDLAS_{name.upper()}</code>") == 1, name
+    assert KEY not in page
+    given = page[page.index('aria-label="Set here"') : page.index('aria-label="At their default"')]
+    rows = {row.partition("</code>")[0]: row for row in given.split("<code>FEDLAS_")[1:]}
+    assert ">set</td>" in rows["API_KEYS"]
+    assert ">4321</td>" in rows["MAX_PREDICT_ROWS"]
+    assert "4,321 rows" in page
+
+
+def test_who_may_not_read_may_not_see_them(make_api: MakeApi) -> None:
+    """A key for predictions, and one for a model alone, open neither this page nor that of operations."""
+    api = make_api(api_keys=frozenset({KEY}))
+    administrator = {"Authorization": f"Bearer {KEY}"}
+    for asked in ({"scopes": ["predict"]}, {"scopes": ["predict"], "models": ["digits"]}):
+        issued = api.post("/v1/keys", json={"name": "narrow", **asked}, headers=administrator)["key"]
+        for path in ("/settings", "/operations"):
+            answer = api.client.get(path, headers={**PAGE, "Authorization": f"Bearer {issued}"})
+            assert answer.status_code == 403, path
