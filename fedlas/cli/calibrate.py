@@ -16,11 +16,13 @@ from fedlas.cli.options import (
     RequireOption,
     RolePairs,
     SeenByModel,
+    class_names_of,
     file_of,
     job_fields,
     object_of,
     pairs_of,
     present,
+    require_columns,
     require_writable,
     roles_of,
     says_unseen,
@@ -135,8 +137,8 @@ def calibrate(
     wanted = present({"max_error": max_error, "precision": precision, "recall": recall, "confidence": confidence})
     of_scores = present({"slice": slice, "valid_for": valid_for})
     if data is None:
-        options = {**of_scores, "class_names": class_names, "roles": roles_of(role), "publish_as": publish_as}
-        return scores.calibrate(session, model, wanted, present(options), out, report, local=local)
+        reading = {"class_names": class_names_of(class_names), "roles": roles_of(role), "publish_as": publish_as}
+        return scores.calibrate(session, model, wanted, of_scores | present(reading), out, report, local=local)
     if unused := [*wanted, *of_scores]:
         raise UsageError(f"--{unused[0].replace('_', '-')} is for scores, which come without DATA")
     results = [name for name, given in (("--out", out), ("--report", report)) if given is not None]
@@ -163,7 +165,7 @@ def calibrate(
         ),
         model_option,
         dataset_option,
-        present({"class_names": class_names}),
+        present({"class_names": class_names_of(class_names)}),
         present({"roles": roles_of(role), "seen_by_model": seen_by_model}),
     )
     if local:
@@ -177,12 +179,14 @@ def calibrate(
     if not detach:
         return finish(session, str(created["id"]), out, report, require)
     show_record(session, "jobs", created)
-    session.output.note(f"To watch it: {session.command_line('jobs', 'watch', created['id'])}")
+    session.output.note(
+        f"{session.page('jobs', created['id'])}\nTo watch it: {session.command_line('jobs', 'watch', created['id'])}"
+    )
     return ExitCode.AS_REQUIRED
 
 
 def _uploaded(session: Session, model: str, data: str, request: Request) -> tuple[str, str]:
-    """The ids of model and dataset, which are sent where they are files; both are looked at before one is sent."""
+    """The ids of model and dataset, which are sent where they are files; all is looked at before one is sent."""
     model_file, data_file = (
         None if given.startswith(kind) and not Path(given).exists() else file_of(Path(given))
         for given, kind in ((model, "mdl_"), (data, "ds_"))
@@ -191,6 +195,11 @@ def _uploaded(session: Session, model: str, data: str, request: Request) -> tupl
     options = (request.model_options(), request.dataset_options())
     if unsent := [*(() if model_file else options[0]), *(() if data_file else options[1])]:
         raise UsageError(f"{unsent[0]} belongs to a file that is sent, and what it is for is stored already")
+    if data_file is not None:
+        require_columns(data_file, options[1].get("roles", {}))
+    scores.require_free(session, request.fields.get("publish_as"), scores=False)
+    if (model_file is None) != (data_file is None):  # a file is sent only where its partner is there
+        models.get(model) if model_file is None else datasets.get(data)
     if model_file is not None:
         model = sent(session, models.upload, model_file, **options[0]).id
     if data_file is not None:
@@ -204,7 +213,10 @@ def _uploaded(session: Session, model: str, data: str, request: Request) -> tupl
 
 def finish(session: Session, job_id: str, out: Path | None, report: Path | None, require: Require) -> ExitCode:
     """Watch a job to its end, write the files that were asked for, and show the result."""
-    session.output.note(f"{job_id} is created. To watch it again: {session.command_line('jobs', 'watch', job_id)}")
+    session.output.note(
+        f"{job_id} is created: {session.page('jobs', job_id)}\n"
+        f"To watch it again: {session.command_line('jobs', 'watch', job_id)}"
+    )
     job = jobs.watch(session, job_id)
     if job["status"] != "succeeded":
         if session.output.json:

@@ -38,6 +38,10 @@ class Session(typer.Context):
             Client(self.at["url"], self.at["key"], profile=self.at["profile"], on_warning=self.output.note)
         )
 
+    def page(self, noun: str, record: str) -> str:
+        """The address of a record's page."""
+        return f"{self.client.url}/{noun}/{record}"
+
     def command_line(self, *words: str) -> str:
         """A command for the same service, to be typed again; it never shows the key."""
         told = [f"--{name}={self.at[name]}" for name in ("url", "profile") if self.at[name]]

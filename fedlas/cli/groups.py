@@ -211,7 +211,7 @@ def create(
     require_writable(out, *_FORMATS)
     record: Json = session.client.batches.create(model, dataset, errors=errors, **session.answers).raw
     if watch or out is not None:
-        session.output.note(f"{record['id']} is created")
+        session.output.note(f"{record['id']} is created: {session.page('batches', record['id'])}")
         record = _ended(session, record["id"])
     if out is not None:
         _fetch(session, record["id"], out)

@@ -7,9 +7,10 @@ upon after the next line only. So the wait for a line is cut into short ones, be
 from __future__ import annotations
 
 import json
+import os
 import select
 import sys
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,7 @@ SeenByModel = Annotated[
 RequireOption = Annotated[Require, typer.Option(help="Result that exit code 0 needs; any without this.")]
 PriorsInput = Annotated[bool, typer.Option("--priors-input", help="With the input `class_priors`.")]
 Out = Annotated[Path | None, typer.Option("--out", help="The file to write.", dir_okay=False)]
+_NAME_NEEDED = "needed is a letter or digit, and behind it at most 99 letters, digits, '.', '_' and '-'"
 #: Parameters of uploads that have options of their own, or are arrays.
 _OWN = {"name", "roles", "seen_by_model", "method", "split", "group", "weight", "time", "id"}
 
@@ -77,7 +79,34 @@ def _value(text: str) -> Any:
 
 def roles_of(given: Sequence[str] | None) -> dict[str, str] | None:
     """Columns by their role; None where none is given."""
-    return pairs_of(given, "--role", "ROLE=COLUMN") or None
+    from fedlas.contract.options import ROLE_NAMES
+
+    roles = pairs_of(given, "--role", "ROLE=COLUMN")
+    _require_known(roles, "--role", ROLE_NAMES)
+    return roles or None
+
+
+def class_names_of(text: str | None) -> list[str] | None:
+    """Names between commas; None where none are given."""
+    names = None if text is None else [name.strip() for name in text.split(",")]
+    if names is not None and (len(names) < 2 or not all(names) or len({*names}) < len(names)):
+        raise UsageError(f"--class-names is {text!r:.80}; needed are two or more different names between commas")
+    return names
+
+
+def valid(validate: Callable[[dict[str, Any]], object], fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a request; raises UsageError where the service would refuse one when the files are there."""
+    from pydantic import ValidationError
+
+    try:
+        validate(fields)
+    except ValidationError as error:
+        wrong = error.errors(include_url=False)[0]
+        name = ".".join(map(str, wrong["loc"]))
+        needed = _NAME_NEEDED if wrong["type"] == "string_pattern_mismatch" else wrong["msg"]
+        found = "" if name.startswith("webhook") else f"; found {wrong['input']!r:.80}"  # a secret is not repeated
+        raise UsageError(f"{name}: {needed.removeprefix('Value error, ')}{found}") from error
+    return fields
 
 
 def object_of(text: str, option: str) -> dict[str, Any]:
@@ -129,6 +158,8 @@ class Request:
 
 def job_fields(job: str | None, budget: str | None, candidates: int | None, **fields: Any) -> dict[str, Any]:
     """The fields of a job: those in `--job`, and before them those that have options of their own."""
+    from fedlas.contract.requests import JobOptions
+
     given = {} if job is None else object_of(job, "--job")
     _require_known(given, "--job", _keys_of("JobOptions") if given else ())
     limits = given.get("budget") or {}
@@ -136,7 +167,8 @@ def job_fields(job: str | None, budget: str | None, candidates: int | None, **fi
         limits = {"minutes": _minutes(limits, "--job")}
     if budget is not None:
         limits |= {"minutes": _minutes(budget, "--budget")}
-    return {**given, **present({**fields, "budget": limits | present({"candidates": candidates}) or None})}
+    all_fields = {**given, **present({**fields, "budget": limits | present({"candidates": candidates}) or None})}
+    return valid(JobOptions.model_validate, all_fields)
 
 
 def _minutes(given: Any, option: str) -> float:
@@ -221,6 +253,15 @@ def file_of(path: Path) -> Path:
     return path
 
 
+def require_columns(file: Path, roles: Mapping[str, str]) -> None:
+    """Raise where a role's column is not named in the first line of a csv file; of others only the service knows."""
+    with file.open("rb") as content:
+        header = content.readline(1 << 20).decode(errors="replace").strip()
+    missing = [pair for pair in roles.items() if pair[1].replace('"', '""') not in header]
+    if file.suffix == ".csv" and missing and header and header.count('"') % 2 == 0:  # else a name goes on below it
+        raise CommandError(f"{file}: --role {'='.join(missing[0])} names no column; the first line is {header[:400]}")
+
+
 def require_writable(path: Path | None, *suffixes: str) -> None:
     """Raise where a file could not be written later, when the work is done."""
     if path is None:
@@ -230,8 +271,11 @@ def require_writable(path: Path | None, *suffixes: str) -> None:
         raise CommandError(f"{path}: is {what}; needed is the name of a file to write")
     if suffixes and path.suffix not in suffixes:
         raise UsageError(f"{path}: the name must end in {' or '.join(suffixes)}")
-    if not path.absolute().parent.is_dir():
-        raise CommandError(f"{path}: there is no folder {path.absolute().parent} to write it into")
+    folder = path.absolute().parent
+    if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+        raise CommandError(
+            f"{path}: {'nothing may be written into' if folder.is_dir() else 'there is no'} folder {folder}"
+        )
 
 
 def write(path: Path, save: Callable[[Path], object]) -> None:

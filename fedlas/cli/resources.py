@@ -245,7 +245,9 @@ _BY_NOUN = {resource.noun: resource for resource in RESOURCES}
 
 def show_record(session: Session, noun: str, record: Json, *, key: str | None = None) -> None:
     """Write one record of a kind; `key` is the field that `-q` prints, by default the one that names it."""
-    session.output.record(record, _BY_NOUN[noun].lines, key=key or _BY_NOUN[noun].key)
+    name = _BY_NOUN[noun].key
+    page = Column("page", lambda one: None if noun == "keys" else session.page(noun, one[name]))
+    session.output.record(record, [*_BY_NOUN[noun].lines, page], key=key or name)
 
 
 def _group(resource: Resource) -> typer.Typer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +10,7 @@ import typer
 
 from fedlas.cli.command import Command, Session, examples
 from fedlas.cli.failures import CommandError, ExitCode, UsageError, about, code_of_scores
-from fedlas.cli.options import file_of, require_writable, write
+from fedlas.cli.options import file_of, require_writable, valid, write
 from fedlas.cli.output import Column, Json, percent, transfer
 from fedlas.cli.resources import GROUPS
 from fedlas.errors import BadDataset
@@ -44,6 +45,8 @@ def calibrate(
     local: bool,
 ) -> ExitCode:
     """Calibrate the scores in a file, write the files that were asked for, and print the promise and the verdict."""
+    from fedlas.contract.options import ScoresPart
+
     if (file.startswith("mdl_") and not Path(file).exists()) or not _holds_scores(file_of(Path(file))):
         raise UsageError(
             f"Missing argument 'DATA'. {file} holds no column 'score' or 'signal_…', so it must be a model."
@@ -53,6 +56,7 @@ def calibrate(
         raise UsageError(f"--{strange[0].replace('_', '-')} is for a model with rows; {file} holds scores")
     require_writable(out, ".onnx")
     require_writable(report, ".html", ".json")
+    valid(ScoresPart.model_validate, {**options, "promise": promise})
     made = (_here if local else _served)(session, Path(file), promise, options, out, report)
     document = made if local else made["report"]
     if session.output.json or session.output.quiet:
@@ -60,6 +64,17 @@ def calibrate(
     else:
         session.output.lines(document["summary"])
     return code_of_scores(document)
+
+
+def require_free(session: Session, name: str | None, *, scores: bool) -> None:
+    """Raise for a published name that answers other requests than this would: it is not published in the end."""
+    from fedlas.client.errors import NotFoundError, PermissionDeniedError
+    from fedlas.contract.scores import ScorePromise
+
+    with suppress(NotFoundError, PermissionDeniedError):
+        if name and isinstance(session.client.models.get(name).promise, ScorePromise) != scores:
+            takes = "rows and no scores" if scores else "scores and no rows"
+            raise CommandError(f"publish_as is {name!r}, whose versions take {takes}; needed is another name")
 
 
 def _holds_scores(file: Path) -> bool:
@@ -83,6 +98,7 @@ def _served(
     """The record of the service."""
     from fedlas.client.errors import InvalidRequestError, JobFailed
 
+    require_free(session, options.get("publish_as"), scores=True)
     calibrators = session.client.calibrators
     with about(file, InvalidRequestError, JobFailed), transfer(session.output, f"uploading {file.name}") as moved:
         record = calibrators.fit(file, promise=promise or None, on_upload=moved, **options)
@@ -90,8 +106,9 @@ def _served(
         calibrators.download(record, out)
     if report is not None:
         calibrators.save_report(record, report)
-    published = f"; {record.publish_as} answers with it, version {record.version}" if record.version else ""
-    session.output.note(f"{record.id}{published or (record.not_published and f': {record.not_published}') or ''}")
+    published = f"{record.publish_as} answers with it, version {record.version}" if record.version else ""
+    notes = (session.page("calibrators", record.id), published or record.not_published)
+    session.output.note("\n".join(filter(None, notes)))
     return record.raw
 
 
@@ -108,13 +125,12 @@ def _here(
 
     if "publish_as" in options:
         raise CommandError("publish_as needs a service; it does not go with --local")
-    names = options.get("class_names")
     with about(file, BadDataset):
         result = fit_scores(
             file,
             promise=promise,
             slices=options.get("slice"),
-            class_names=None if names is None else [name.strip() for name in names.split(",")],
+            class_names=options.get("class_names"),
             roles=options.get("roles"),
             valid_for=options.get("valid_for"),
         )

@@ -187,3 +187,10 @@ def test_typescript_drives_a_job(typescript_client: Path, service: Service, uplo
     assert found["verdict"] in ("trained", "post_hoc", "unchanged", "undetermined")
     assert found["statuses"][0] == "succeeded"
     assert (found["top"], found["code"]) == (2, "unknown_model")
+
+
+def test_the_example_client_has_right_types(typescript_client: Path) -> None:
+    """`examples/client.ts`, which Node runs without a look at its types, compiles strictly."""
+    shutil.copy(ROOT / "examples" / "client.ts", typescript_client)
+    compiled = run(["npx", "tsc", *STRICT, "--noEmit", "client.ts"], typescript_client)
+    assert compiled.returncode == 0, compiled.stdout

@@ -15,6 +15,7 @@ FIRST = (
     *TOGETHER,
     *APART,
     "tests/docs/test_code_blocks.py",
+    "tests/examples/test_services.py",
     "tests/packaging/test_wheel.py",
     "tests/worker/inside/test_hard_data.py",
     "tests/corpus/test_corpus.py",

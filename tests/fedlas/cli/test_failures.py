@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from fedlas.cli.failures import TABLE, Require, code_of_job, code_of_verdict
+from fedlas.cli.failures import TABLE, CommandError, Require, code_of_job, code_of_verdict
+from fedlas.cli.options import require_columns, require_writable
 from tests.fedlas.cli.conftest import Here
 from tests.helpers.command_line import COMMAND, drawn_rows, fedlas
+from tests.helpers.judges import judged_csv, judged_rows
 from tests.helpers.uploads import npz
 
 FOUND: dict[str, dict[str, Any]] = {
@@ -52,6 +55,8 @@ def bad(files: Path) -> Path:
     (files / "float.npz").write_bytes(npz(x=rows, label=labels + 0.5, split=split))
     (files / "empty.csv").write_text("a,b,c,label\n")
     (files / "zero.csv").write_text("")
+    (files / "judged.csv").write_text(judged_csv(*judged_rows(400, seed=12)))
+    (files / "words.csv").write_text('"a";"b, c";"label"\n0;1;yes\n')
     (files / "wide.json").write_text("[[1, 2]]")
     model = onnx.load(files / "sharp.onnx")
     for tensor in model.graph.initializer:
@@ -101,6 +106,9 @@ def test_files_that_cannot_be_used(bad: Path, here: Here, model: str, data: str,
         ("calibrate sharp.onnx many.npz --out /nowhere/m.onnx", "/nowhere/m.onnx: there is no folder /nowhere"),
         ("calibrate sharp.onnx many.npz --local --publish-as x", "publish_as needs a service"),
         ("calibrate sharp.onnx many.npz --out /dev/null", "/dev/null: is no ordinary file"),
+        ("calibrate sharp.onnx ds_0", "there is no dataset 'ds_0'"),
+        ("calibrate mdl_0 many.npz", "there is no model 'mdl_0'"),
+        ("calibrate sharp.onnx words.csv --role group=patient", "words.csv: --role group=patient names no column; the"),
         ("models download sharp --out /dev/null", "/dev/null: is no ordinary file"),
         ("jobs ls --url ftp://x", "'ftp://x' is no URL of a server"),
         ("jobs ls --url http://127.0.0.1:1", "no connection to http://127.0.0.1:1"),
@@ -130,6 +138,18 @@ def test_input_that_cannot_be_used(bad: Path, here: Here, arguments: str, said: 
         ("calibrate sharp.onnx many.npz --report r.pdf", "r.pdf: the name must end in .html or .json"),
         ("calibrate sharp.onnx many.npz --budget soon", "--budget: budget is 'soon'; needed are minutes above 0"),
         ("calibrate sharp.onnx many.npz --role label", "--role needs ROLE=COLUMN, found 'label'"),
+        ("calibrate sharp.onnx many.npz --role lable=y", "--role has no 'lable'; there are group, id, label, slices,"),
+        (
+            "datasets upload many.npz --role lable=y",
+            "--role has no 'lable'; there are group, id, label, slices, split,",
+        ),
+        ("calibrate sharp.onnx many.npz --class-names a,a", "--class-names is 'a,a'; needed are two or more different"),
+        ("calibrate sharp.onnx many.npz --publish-as a/b", "publish_as: needed is a letter or digit, and behind it at"),
+        ("calibrate sharp.onnx many.npz --publish-as mdl_1", "publish_as: a published name must not look like an id"),
+        ("calibrate sharp.onnx many.npz --accept-warning few", "accept_warnings.0: Input should be 'label_order',"),
+        ('calibrate sharp.onnx many.npz --class-priors {"a":0.2}', "class_priors: class priors must sum to 1; these"),
+        ("calibrate judged.csv --publish-as a/b", "publish_as: needed is a letter or digit, and behind it at"),
+        ("calibrate judged.csv --max-error 1", "promise.max_error: Input should be less than or equal to 0.9999"),
         ("calibrate sharp.onnx many.npz --job [1]", "--job needs a JSON object, found list"),
         ("calibrate sharp.onnx many.npz --local --dry-run", "--dry-run asks a service; it does not go with --local"),
         ("calibrate sharp.onnx many.npz --require significant --dry-run", "--dry-run has no result for --require"),
@@ -143,10 +163,44 @@ def test_input_that_cannot_be_used(bad: Path, here: Here, arguments: str, said: 
     ],
 )
 def test_commands_that_cannot_be_followed(bad: Path, here: Here, arguments: str, said: str) -> None:
-    """A wrong command line has exit code 2, and nothing is sent; a misspelt option is named."""
-    done = here(*arguments.split())
+    """A wrong command line has exit code 2, and nothing is asked of any service; a misspelt option is named."""
+    done = here(*arguments.split(), "--url", "http://127.0.0.1:1")
     assert (done.returncode, done.stdout) == (2, "")
     assert one_sentence(done.stderr).startswith(said)
+
+
+def test_columns_of_a_csv_file_are_found_however_they_are_written(tmp_path: Path) -> None:
+    """Semicolons, quotes and a column name over two lines are no reason to refuse; an empty file is the service's."""
+    file = tmp_path / "rows.csv"
+    for header in ("a;label;my group\n", '"a","my ""b""","my group"\n', '"a\nb","my group"\n', "", "\n\na,my group\n"):
+        file.write_text(header)
+        require_columns(file, {"group": "my group"})
+    file.write_text('"a","my ""b"""\n')
+    require_columns(file, {"label": 'my "b"'})
+    with pytest.raises(CommandError, match="--role label=c names no column; the first line is"):
+        require_columns(file, {"label": "c"})
+
+
+def test_a_secret_is_not_repeated(here: Here) -> None:
+    """The error of a webhook does not repeat its secret, wherever that stands."""
+    for webhook in ('{"url":"https://example.org","secret":"hush"}', '"hush"'):
+        done = here("calibrate", "sharp.onnx", "many.npz", "--job", f'{{"webhook":{webhook}}}')
+        assert (done.returncode, "hush" in done.stderr) == (2, False)
+        assert one_sentence(done.stderr).startswith("webhook")
+
+
+def test_a_folder_that_is_somebody_elses_is_found_before_the_work(tmp_path: Path) -> None:
+    """Where this user may not write, nothing is begun; root may everywhere, and is somebody else for a moment."""
+    tmp_path.chmod(0o500)
+    root = os.geteuid() == 0
+    try:
+        if root:
+            os.setresuid(65534, 0, 0)
+        with pytest.raises(CommandError, match=f"m.onnx: nothing may be written into folder {tmp_path}"):
+            require_writable(tmp_path / "m.onnx")
+    finally:
+        if root:
+            os.setresuid(0, 0, 0)
 
 
 def test_a_rejected_file_is_named(bad: Path, here: Here) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,11 @@ def test_calibrate_prints_the_record_and_writes_the_files(service: Service, cali
         {"team": "cli"},
     )
     said = (calibrated / "said.txt").read_text().splitlines()
+    page = f"{service.client.base_url}/jobs/{job['id']}"
     # On a busy machine lines before it say what the uploads wait for.
     assert any(
-        line.startswith(f"{job['id']} is created. To watch it again: fedlas jobs watch {job['id']}") for line in said
+        lines == (f"{job['id']} is created: {page}", f"To watch it again: fedlas jobs watch {job['id']}")
+        for lines in pairwise(said)
     )
     assert {"calibrating", "succeeded", f"{calibrated / 'sharp.onnx'}: the calibrated model"} <= set(said)
     served = service.client.get("/v1/models/sharp/onnx")
@@ -60,11 +63,14 @@ def test_lists_are_those_of_the_api(service: Service, calibrated: Path, here: He
 
 @pytest.mark.parametrize(("kind", "of"), [("jobs", "id"), ("models", "model_id"), ("datasets", "dataset_id")])
 def test_single_records_are_the_apis(service: Service, calibrated: Path, here: Here, kind: str, of: str) -> None:
-    """A single record is unchanged as JSON, and in a pipe a line for each value."""
+    """A single record is unchanged as JSON, and in a pipe a line for each value, the last of which is its page."""
     record = service.get(f"/v1/{kind}/{job_of(calibrated)[of]}")
     assert json.loads(here(kind, "show", record["id"], "--json").stdout) == record
     lines = dict(line.split("\t", 1) for line in here(kind, "show", record["id"]).stdout.splitlines())
     assert (lines["id"], lines["status"]) == (record["id"], record["status"])
+    assert list(lines)[-1] == "page"
+    page = service.client.get(lines["page"], headers={"Accept": "text/html"})
+    assert (page.status_code, record["id"] in page.text) == (200, True)
 
 
 def test_a_batch_from_the_order_to_its_end(service: Service, calibrated: Path, here: Here, tmp_path: Path) -> None:
@@ -74,7 +80,8 @@ def test_a_batch_from_the_order_to_its_end(service: Service, calibrated: Path, h
     batch = json.loads(done.stdout)
     at = f"/v1/batches/{batch['id']}"
     assert (batch, batch["status"]) == (service.get(at), "succeeded")
-    assert done.stderr.splitlines()[0] == f"{batch['id']} is created"
+    page = f"{service.client.base_url}/batches/{batch['id']}"
+    assert done.stderr.splitlines()[0] == f"{batch['id']} is created: {page}"
     rows = [json.loads(line) for line in answers.read_text().splitlines()]
     assert [len(row["top_k"]) for row in rows] == [2] * batch["num_rows"]
     assert here("batches", "ls", "--status", "succeeded", "-q").stdout.split() == [batch["id"]]
@@ -251,14 +258,33 @@ def test_keys_are_created_listed_and_revoked(service: Service, here: Here) -> No
     assert (refused.returncode, "scopes" in refused.stderr) == (1, True)
 
 
-def test_scores_are_calibrated_as_in_this_process(here: Here, tmp_path: Path) -> None:
+def test_scores_are_calibrated_as_in_this_process(
+    service: Service, calibrated: Path, here: Here, tmp_path: Path
+) -> None:
     """A file of scores has the sentences of `--local`, and the name that it is published as answers scores."""
     file = tmp_path / "scores.csv"
     file.write_text(judged_csv(*judged_rows(400, seed=12)))
     options = ("--max-error", 0.15, "--publish-as", "cli-judge", "--report", tmp_path / "judge.json")
     done = here("calibrate", file, *options)
     assert (done.returncode, done.stdout) == (0, here("calibrate", file, *options[:2], "--local").stdout)
-    assert "cli-judge answers with it, version 1" in done.stderr
+    page, published = done.stderr.splitlines()[-2:]
+    calibrator = here("calibrators", "ls", "-n", 1, "-q").stdout.strip()
+    assert page == f"{service.client.base_url}/calibrators/{calibrator}"
+    assert published == "cli-judge answers with it, version 1"
     assert json.loads((tmp_path / "judge.json").read_text())["promise"]["sentence"] == done.stdout.splitlines()[0]
     answers = here("calibrators", "predict", "cli-judge", 9.5, "nan").stdout.splitlines()
     assert [line.split("\t")[4] for line in answers] == ["yes", "no"]
+    rows, taken = stored(service), "needed is another name"
+    refused = here("calibrate", "sharp.onnx", "many.npz", "--publish-as", "cli-judge")
+    assert (refused.returncode, refused.stdout, stored(service)) == (1, "", rows)
+    assert refused.stderr == f"fedlas: publish_as is 'cli-judge', whose versions take scores and no rows; {taken}\n"
+    refused = here("calibrate", file, "--publish-as", "sharp")
+    assert (refused.returncode, refused.stdout, stored(service)) == (1, "", rows)
+    assert refused.stderr == f"fedlas: publish_as is 'sharp', whose versions take rows and no scores; {taken}\n"
+
+
+def stored(service: Service) -> list[tuple[Any, ...]]:
+    """How many files of each kind have been uploaded."""
+    return [
+        row for kind in ("models", "datasets", "calibrators") for row in service.rows(f"SELECT count(*) FROM {kind}")
+    ]
