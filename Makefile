@@ -10,6 +10,9 @@ DEVELOPMENT := $(VENV)/.installed
 DEVELOPMENT_SET := --editable '.[standalone,postgresql,s3,otel]' --group dev
 # One more than two cores: a test often waits for a service that it has started. On more cores, make test WORKERS=…
 WORKERS ?= 3
+# A part of the tests: make test TESTS=tests/fedlas/metrics, or make slow TESTS=--ignore=tests/web.
+TESTS =
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 RUFF = $(if $(wildcard $(BIN)/ruff),$(BIN)/ruff,$(if $(shell command -v ruff),ruff,uvx ruff))
 # Functions of numbers and files alone: no network is trained, no service begins.
 QUICK := $(addprefix tests/fedlas/,metrics calibrators losses guarantees gate deployment preprocessing)
@@ -18,7 +21,7 @@ QUICK := $(addprefix tests/fedlas/,metrics calibrators losses guarantees gate de
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo lint quick test exhaustive gpu chaos serve check arena bench bench-serving docs screenshots openapi wheel release-check clean
+.PHONY: help setup demo lint quick test slow servers exhaustive gpu chaos serve check arena bench bench-serving docs screenshots openapi wheel release-check clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -59,7 +62,18 @@ quick: setup ## the pure functions, in less than a minute
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not exhaustive and not gpu" $(QUICK)
 
 test: setup ## run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not exhaustive and not gpu"
+	$(PYTEST) -m "not slow and not exhaustive and not gpu" $(TESTS)
+
+slow: setup ## the tests that take long
+	$(PYTEST) -m "slow and not exhaustive and not gpu" $(TESTS)
+
+# What chooses its own database and store, or has none, is not run again.
+servers: setup ## what is stored and sent, on PostgreSQL, Redis and a bucket
+	FEDLAS_TEST_BACKENDS=servers $(PYTEST) tests/service/registry \
+	    --ignore-glob='*/test_artifacts*.py' --ignore-glob='*/test_garbage_collection.py' --ignore-glob='*/test_documents.py' \
+	    tests/service/predict/test_repository.py tests/service/api/test_{events,idempotency}.py \
+	    tests/worker/outside/test_{batch,checkpoint_upload,kinds,supervisor}.py tests/e2e/test_{kills,main_job,webhooks}.py \
+	    -m "not slow and not exhaustive and not gpu and not embedded"
 
 exhaustive: setup ## every architecture, both exporters, and every bad file alone and live (half an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "exhaustive and not gpu" --timeout 1800

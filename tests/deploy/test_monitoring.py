@@ -35,12 +35,12 @@ def test_every_alert_is_tested_and_has_a_runbook() -> None:
     """Each has a severity, a summary, a heading of its own in the operator's page, and a case in which it fires."""
     groups = yaml.safe_load((DEPLOY / "prometheus" / "alerts.yml").read_text())["groups"]
     rules = {rule["alert"]: rule for group in groups for rule in group["rules"]}
-    page = (ROOT / "docs" / "operations.md").read_text()
+    page = (ROOT / "docs" / "operations" / "alerts.md").read_text()
     headings = {heading.lower() for heading in re.findall(r"^#+ (\w+)$", page, re.MULTILINE)}
     for name, rule in rules.items():
         assert rule["labels"]["severity"] in ("page", "ticket")
         assert rule["annotations"]["summary"]
-        assert rule["annotations"]["runbook"] == f"docs/operations.md#{name.lower()}"
+        assert rule["annotations"]["runbook"] == f"docs/operations/alerts.md#{name.lower()}"
     assert {name.lower() for name in rules} <= headings
     tested = (DEPLOY / "prometheus" / "alerts_test.yml").read_text()
     assert [name for name in rules if name not in tested] == []

@@ -12,8 +12,10 @@ from zipfile import ZipFile
 
 import httpx
 import pytest
+import yaml
 
 import fedlas
+from deploy.release import linked, project_of
 from service.processes.api import create_app
 from service.registry.settings import ServiceSettings
 from tests.helpers.processes import free_port
@@ -31,6 +33,30 @@ def test_the_version_is_said_once(tmp_path: Path) -> None:
     assert f"\nversion: {declared}\n" in (ROOT / "CITATION.cff").read_text()
     modules = [path for name in PACKAGES for path in (ROOT / name).rglob("*.py")]
     assert [path for path in modules if f'"{declared}"' in path.read_text()] == []
+
+
+def test_an_index_shows_what_a_distribution_is_and_whose() -> None:
+    """Authors, keywords and licence are those of the citation; both have a text of their own and the paper's link."""
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    whole = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    projects = [project_of(name, whole)["project"] for name in DISTRIBUTIONS]
+    for project in projects:
+        assert {name: project[name] for name in ("authors", "keywords", "license")} == {
+            name: citation[name] for name in ("authors", "keywords", "license")
+        }
+        assert project["urls"] == {"Paper": citation["references"][0]["url"]}
+        assert (
+            f"Programming Language :: Python :: {project['requires-python'].removeprefix('>=')}"
+            in project["classifiers"]
+        )
+    assert len({project["description"] for project in projects}) == len(DISTRIBUTIONS)
+    text = linked(
+        "![one](docs/a.svg), [two](docs/b.md#so), [three](#four) and [five](https://six)", "https://host/us/it", "v1"
+    )
+    assert text == (
+        "![one](https://host/us/it/raw/v1/docs/a.svg), [two](https://host/us/it/blob/v1/docs/b.md#so), "
+        "[three](#four) and [five](https://six)"
+    )
 
 
 @pytest.mark.slow
