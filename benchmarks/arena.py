@@ -145,7 +145,9 @@ def _by_job(run: Run, method: str) -> Floats:
     from benchmarks.worker_jobs import calibrated
 
     with tempfile.TemporaryDirectory(prefix="fedlas-benchmark-") as scratch:
-        return calibrated(run, Order(method), Path(scratch), Path(scratch))[2]
+        told, _, probs = calibrated(run, Order(method), Path(scratch), Path(scratch))
+    (run[2] / "arena" / f"{method}.json").write_text(json.dumps(told))
+    return probs
 
 
 def _keep(base: Path, method: str, calibrate: Callable[[], Floats]) -> None:

@@ -12,6 +12,7 @@ import posixpath
 import re
 import textwrap
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
@@ -78,25 +79,45 @@ def _commands() -> str:
     return re.sub(r"(?:^  .+\n)+", lambda lines: f"```text\n{textwrap.dedent(lines[0])}```\n", text, flags=re.MULTILINE)
 
 
-def _errors() -> str:
-    """Every code of an answer, and of a rejected file or failed job, from the tables of the service."""
+def _errors(*, of_predictions: bool) -> str:
+    """Codes of answers: those of predictions and the inference protocol, or all others."""
     from fedlas.contract.error_codes import ERROR_CODES
-    from fedlas.contract.record_codes import RECORD_CODES
 
-    answers = [
+    codes = list(ERROR_CODES)  # in the order of the table, where predictions stand together
+    predictions = codes[codes.index("model_not_ready") : codes.index("internal_error")]
+    rows = [
         _row(f"`{code}`", ", ".join(map(str, (one.status, *one.also))), one.meaning, one.remedy)
         for code, one in ERROR_CODES.items()
+        if (code in predictions) is of_predictions
     ]
-    lines = [
-        *("## Answers", "", _row("code", "status", "meaning", "what to do"), "|---|---|---|---|", *sorted(answers), ""),
-        *("## Records", "", _row("code", "meaning, and what to do"), "|---|---|"),
-        *(_row(f"`{code}`", meaning) for code, meaning in sorted(RECORD_CODES.items())),
-    ]
-    return "\n".join(lines)
+    return "\n".join(["", _row("code", "status", "meaning", "what to do"), "|---|---|---|---|", *sorted(rows), ""])
+
+
+def _record_errors() -> str:
+    """Codes of rejected files and failed work, under a heading for each kind."""
+    from fedlas.contract import record_codes as tables
+
+    kinds = {
+        "Models": tables.MODEL_CODES,
+        "Datasets and scores": tables.DATASET_CODES,
+        "Any file": tables.FILE_CODES,
+        "Jobs and batches": tables.JOB_CODES,
+        "Any work": tables.WORK_CODES,
+    }
+    parts = []
+    for kind, codes in kinds.items():
+        rows = [_row(f"`{code}`", meaning) for code, meaning in sorted(codes.items())]
+        parts += ["", f"## {kind}", "", _row("code", "meaning, and what to do"), "|---|---|", *rows]
+    return "\n".join([*parts, ""])
 
 
 def _row(*cells: object) -> str:
     return f"| {' | '.join(str(cell).replace('|', '&#124;') for cell in cells)} |"
 
 
-GENERATED: dict[str, Callable[[], str]] = {"commands": _commands, "errors": _errors}
+GENERATED: dict[str, Callable[[], str]] = {
+    "commands": _commands,
+    "errors": partial(_errors, of_predictions=False),
+    "errors_of_predictions": partial(_errors, of_predictions=True),
+    "errors_of_records": _record_errors,
+}

@@ -28,7 +28,6 @@ NOT_RUN = {
     "they install the project and run all of its checks": 1,
     "starts workers on three machines": 1,
     "asks running workers": 1,
-    "needs Prometheus, which brings promtool": 1,
     "backs up a data folder that runs elsewhere": 1,
     "prepares servers on another machine": 1,
     "settings of the machines": 1,

@@ -1,4 +1,4 @@
-"""Pages about the project name tests that exist, and decision records are short."""
+"""Pages about the project name tests that exist, and pages and decision records are short."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+#: Twelve minutes, at 230 words a minute.
+MAX_PAGE_WORDS = 2760
 _NAMED = re.compile(r"`(tests/[\w/.]+|)(?:::(\w+))?`")
 
 
@@ -19,7 +21,7 @@ def names_in(file: Path) -> set[str]:
     return {name for name in names if name.startswith("test_")}
 
 
-@pytest.mark.parametrize("page", ["promises.md", "threat-model.md"])
+@pytest.mark.parametrize("page", ["promises.md", "threats.md"])
 def test_the_names_in_the_page_exist(page: str) -> None:
     """The page's files and their functions exist; `::name` alone is in the file that was named last."""
     missing, file = [], ROOT
@@ -30,6 +32,13 @@ def test_the_names_in_the_page_exist(page: str) -> None:
             missing.append(f"{file.relative_to(ROOT)}::{test}")
     assert len(named) > 50
     assert missing == []
+
+
+def test_no_page_takes_longer_to_read_than_twelve_minutes() -> None:
+    """README and each page of docs have at most 2,760 words."""
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    words = {str(page.relative_to(ROOT)): len(page.read_text().split()) for page in pages}
+    assert {page: count for page, count in words.items() if count > MAX_PAGE_WORDS} == {}
 
 
 @pytest.mark.parametrize("record", sorted((ROOT / "docs" / "decisions").glob("0*.md")), ids=lambda path: path.name[:4])

@@ -20,7 +20,7 @@ _GROUPED = re.compile(r"\b(?:by|on|without|ignoring)\s*\(([^)]*)\)")
 
 
 def expressions() -> Iterator[tuple[str, str]]:
-    """Where each expression stands, and the expression: of alerts, panels, scalers, and of the documents."""
+    """Where each expression stands, and the expression: of alerts, panels, scalers, and of the page on metrics."""
     for group in yaml.safe_load((DEPLOY / "prometheus" / "alerts.yml").read_text())["groups"]:
         for rule in group["rules"]:
             yield rule["alert"], rule["expr"]
@@ -32,11 +32,10 @@ def expressions() -> Iterator[tuple[str, str]]:
             for trigger in document["spec"].get("triggers", []):
                 if trigger["type"] == "prometheus":
                     yield file.name, trigger["metadata"]["query"]
-    for file in (ROOT / "docs" / "metrics.md", ROOT / "docs" / "operations.md"):
-        for block in re.findall(r"```promql\n(.*?)```", file.read_text(), re.DOTALL):
-            for line in block.splitlines():
-                if line.strip() and not line.startswith("#"):
-                    yield file.name, line
+    for block in re.findall(r"```promql\n(.*?)```", (ROOT / "docs" / "metrics.md").read_text(), re.DOTALL):
+        for line in block.splitlines():
+            if line.strip() and not line.startswith("#"):
+                yield "metrics.md", line
 
 
 def asked(expression: str) -> Iterator[tuple[str, set[str]]]:
