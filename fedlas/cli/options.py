@@ -37,7 +37,6 @@ SeenByModel = Annotated[
 RequireOption = Annotated[Require, typer.Option(help="Result that exit code 0 needs; any without this.")]
 PriorsInput = Annotated[bool, typer.Option("--priors-input", help="With the input `class_priors`.")]
 Out = Annotated[Path | None, typer.Option("--out", help="The file to write.", dir_okay=False)]
-_NAME_NEEDED = "needed is a letter or digit, and behind it at most 99 letters, digits, '.', '_' and '-'"
 #: Parameters of uploads that have options of their own, or are arrays.
 _OWN = {"name", "roles", "seen_by_model", "method", "split", "group", "weight", "time", "id"}
 
@@ -103,9 +102,8 @@ def valid(validate: Callable[[dict[str, Any]], object], fields: dict[str, Any]) 
     except ValidationError as error:
         wrong = error.errors(include_url=False)[0]
         name = ".".join(map(str, wrong["loc"]))
-        needed = _NAME_NEEDED if wrong["type"] == "string_pattern_mismatch" else wrong["msg"]
         found = "" if name.startswith("webhook") else f"; found {wrong['input']!r:.80}"  # a secret is not repeated
-        raise UsageError(f"{name}: {needed.removeprefix('Value error, ')}{found}") from error
+        raise UsageError(f"{name}: {wrong['msg'].removeprefix('Value error, ')}{found}") from error
     return fields
 
 
