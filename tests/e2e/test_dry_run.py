@@ -22,7 +22,7 @@ def test_in_one_call_while_inputs_are_inspected(service: Service, uploads: Uploa
 def test_it_does_not_wait_for_a_training(service: Service, digits: tuple[Json, Json]) -> None:
     """While a job trains, and takes the only place there is for jobs, a dry run begins and ends."""
     model, dataset = digits
-    long = service.order(model, dataset, hyperparameters={"epochs": 1000}, budget={"minutes": 5, "candidates": 2})
+    long = service.order(model, dataset, hyperparameters={"epochs": 1000}, budget={"minutes": 30, "candidates": 16})
     until(lambda: service.job(long["id"])["stage"] == "training", seconds=150, what="the job trains")
     try:
         body = {"model_id": model["id"], "dataset_id": dataset["id"]}
