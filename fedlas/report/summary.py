@@ -309,10 +309,11 @@ def next_step(report: Report, apart: str | None = None) -> str:
             f"Next: do not act on the confidence alone where answers{which} are at least {sure.threshold:.0%} sure: "
             f"those are too sure by {100 * sure.excess:.1f} points."
         ).replace("% sure", " % sure")
-    if report.serves == "calibrated" and needed is not None and needed <= MAX_ROWS_NEEDED:
+    if report.serves == "calibrated" and claim is not None and needed is not None and needed <= MAX_ROWS_NEEDED:
+        open_question = "beats every simpler calibrator, too" if "uploaded" in claim.beaten else "is better"
         return (
             f"Next: judge on more rows. About {needed:,} test rows, {report.num_test_rows:,} now, would decide whether "
-            "it is better."
+            f"it {open_question}."
         )
     if gap.chance > MAX_CHANCE:
         few = gap.standard_error > _MOSTLY_FITTED * report.confidence_gap["uploaded"].test.standard_error

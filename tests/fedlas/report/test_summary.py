@@ -33,9 +33,9 @@ LOGITS, TARGETS = drawn_logits(20_000, 3, seed=5)
 VETO = GateVeto(finalist="post_hoc", reason="worse", value=0.02, against="uploaded", p_value=0.01, score="brier")
 
 
-def served(rows: int, *, scale: float = 1.0, needed: int | None = None, **changes: Any) -> Report:
+def served(rows: int, *, scale: float = 1.0, needed: int | None = None, p: float = 0.4, **changes: Any) -> Report:
     """A calibrator is served, whose logits are so many times the true ones, and which is not proven to be better."""
-    compared = (ScoreDifference(against="uploaded", value=-0.01, low=-0.03, high=0.01, p_value=0.4),)
+    compared = (ScoreDifference(against="uploaded", value=-0.01, low=-0.03, high=0.01, p_value=p),)
     claim = GateClaim(
         finalist="post_hoc", significant=False, p_value=0.4, level=0.05, comparisons=compared, rows_needed=needed
     )
@@ -49,6 +49,7 @@ def served(rows: int, *, scale: float = 1.0, needed: int | None = None, **change
     [
         (lambda: served(20_000, scale=1.5), "Next: calibrate again with more calibration rows"),
         (lambda: served(300, needed=900), "Next: judge on more rows. About 900 test rows, 300 now, would decide"),
+        (lambda: served(300, needed=900, p=0.001), "would decide whether it beats every simpler calibrator, too."),
         (lambda: served(300), "Next: four times as many calibration and test rows would halve the ±"),
         (lambda: served(20_000), "Nothing is left to do; for fewer errors, leave the 20 % of rows below 0."),
         (
