@@ -45,19 +45,21 @@ def memory(api: LiveApi | WalledApi) -> int:
 @contextmanager
 def unharmed(api: LiveApi | WalledApi) -> Iterator[None]:
     """While the block runs another connection is answered without a standstill; afterwards no memory is kept."""
-    before, longest, done = memory(api), [0.0], threading.Event()
+    before, longest, begun, done = memory(api), [0.0], threading.Event(), threading.Event()
 
     def look() -> None:
         with connected(api.port) as found:
             while not done.is_set():
                 began = time.monotonic()
                 found.sendall(HEAD + b"\r\n")
+                begun.set()
                 assert one(found).status == 200
                 longest.append(time.monotonic() - began)
                 time.sleep(0.01)
 
     thread = threading.Thread(target=look)
     thread.start()
+    begun.wait(60)  # on a busy machine the block may be over before a thread has begun
     try:
         yield
     finally:
