@@ -131,7 +131,7 @@ def invalid_parts(path: str, error_details: Sequence[ErrorDetails]) -> JSONRespo
     for item in error_details:
         by_field.setdefault(_field(item["loc"]), []).append(item["msg"].removeprefix("Value error, "))
     fields = [_field_error(field, _either(messages)) for field, messages in islice(by_field.items(), MAX_ERRORS)]
-    detail = "; ".join(f"{item.field}: {item.message}" for item in fields[:5])
+    detail = "; ".join(f"{item.field or 'the body'}: {item.message}" for item in fields[:5])
     if len(by_field) > MAX_ERRORS:
         detail += f"; {len(by_field)} errors in all"
     if any(item["type"] in ("json_invalid", "json_type") for item in error_details):

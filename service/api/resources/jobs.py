@@ -108,7 +108,7 @@ async def create_job(
         async with reserved(services, scoped) as held:
             answer = await _create_with_files(request, services, held, dry_run=dry_run)
     else:
-        body = _checked(services, JobRequest.model_validate_json(await request.body() or b"null"), dry_run=dry_run)
+        body = _checked(services, JobRequest.model_validate_json(await request.body() or b"{}"), dry_run=dry_run)
         await _await_provenance(services, body.dataset_id)
         answer = await create_once(services, scoped, [body.model_dump_json()], partial(_create, body=body))
     return created(answer, "/v1/jobs", 202)

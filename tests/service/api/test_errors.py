@@ -115,8 +115,9 @@ def test_bad_job_field_is_422(api: Api, change: Json, field: str) -> None:
 
 
 def test_job_needs_both_ids(api: Api) -> None:
-    """Missing fields are all named at once."""
-    assert fields(api.client.post("/v1/jobs", json={})) == {"model_id", "dataset_id"}
+    """Missing fields are all named at once, also where there is no body."""
+    for body in ({"json": {}}, {}):
+        assert fields(api.client.post("/v1/jobs", **body)) == {"model_id", "dataset_id"}
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[]", b"null", b'"text"', b"NaN"])
