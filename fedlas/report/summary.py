@@ -138,7 +138,8 @@ def trained_rows_sentence(trained_rows: Mapping[str, int] | None) -> str | None:
     return f"The served network has been trained on the {rows} rows; a later job cannot calibrate or judge on them."
 
 
-_TITLES = {
+#: Verdicts in a few words, on pages as in reports.
+VERDICT_TITLES = {
     "trained": "Fine-tuned model served",
     "post_hoc": "Calibrator served",
     "unchanged": "Nothing changed",
@@ -167,7 +168,7 @@ def headline(report: Report) -> str:
         else ""
     )
     warned = "; see the warnings" if report.notices else ""
-    return f"{_TITLES.get(report.verdict, report.verdict)}{better}{apart}{warned}"
+    return f"{VERDICT_TITLES.get(report.verdict, report.verdict)}{better}{apart}{warned}"
 
 
 def served_sentence(report: Report) -> str:

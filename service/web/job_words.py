@@ -12,6 +12,7 @@ from pydantic import JsonValue
 from fedlas.contract.events import Stage
 from fedlas.contract.records import JobRecord
 from fedlas.report.number_words import as_sentence, listed
+from fedlas.report.summary import VERDICT_TITLES
 from service.registry import tables
 
 
@@ -34,12 +35,6 @@ _PLANNED = (*STAGES[:2], StageWords("training", "Plan", "candidates, seconds and
 #: Classes whose priors a sentence names.
 _MAX_PRIORS = 20
 
-VERDICTS = {
-    "trained": "Fine-tuned model served",
-    "post_hoc": "Calibrator served",
-    "unchanged": "Nothing changed",
-    "undetermined": "Undetermined",
-}
 _METHODS = {
     "auto": "whatever turns out best",
     "fedlas": "FedLAS",
@@ -82,6 +77,13 @@ def steps_of(job: JobRecord) -> tuple[Step, ...]:
         Step(one.title, one.happens, "done" if place < reached else here if place == reached else "open")
         for place, one in enumerate(planned)
     )
+
+
+def verdict_of(job: JobRecord | tables.Job) -> str:
+    """The model that a job serves, in a few words; empty before there is a verdict."""
+    if job.verdict is None:
+        return ""
+    return f"{VERDICT_TITLES[job.verdict]}{', shown to be better' if job.significant else ''}"
 
 
 def request_sentences(job: JobRecord) -> list[str]:

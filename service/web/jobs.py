@@ -33,7 +33,7 @@ from service.registry.errors import InvalidRequest, RegistryError
 from service.registry.presenters import delivery_record, job_record
 from service.registry.registry import Registry, UnitOfWork
 from service.registry.repositories.records import ListFilter
-from service.web.job_words import LEFT_OUT, VERDICTS, Step, ToldEvent, request_sentences, steps_of, told
+from service.web.job_words import LEFT_OUT, Step, ToldEvent, request_sentences, steps_of, told, verdict_of
 from service.web.race import Contender, Panel, Race, loss_panels, nll_chart
 from service.web.rendering import page
 from service.web.routes import ROWS, PageRoute, acted, list_page
@@ -103,10 +103,7 @@ class ListedJob:
 
     @property
     def verdict(self) -> str:
-        """Model that is served from now on, in a few words; empty before there is a verdict."""
-        if self.job.verdict is None:
-            return ""
-        return f"{VERDICTS[self.job.verdict]}{', shown to be better' if self.job.significant else ''}"
+        return verdict_of(self.job)
 
 
 @router.get("/jobs")

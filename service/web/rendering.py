@@ -29,7 +29,7 @@ from fedlas.report import page as report_page
 from service.api.plumbing.responses import etag_matches
 from service.http.access import GRANT
 from service.registry.errors import NotFound
-from service.web.job_words import VERDICTS
+from service.web.job_words import verdict_of
 from service.web.sessions import STATIC, session_id_of
 
 router = APIRouter(include_in_schema=False)
@@ -119,7 +119,7 @@ def environment() -> Environment:
         "remedy_of": remedy_of,
         "form_key": partial(secrets.token_hex, 8),
         "release": version("fedlas"),
-        "verdicts": VERDICTS,
+        "verdict_of": verdict_of,
     }
     return made
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # datasets are read without PyTorch
 
 _CHECKED_ROWS = 3
 #: Numbers of a row that is kept in the profile, as an example: it is read with every list of datasets.
-_MAX_EXAMPLE = 1000
+_MAX_EXAMPLE_VALUES = 1000
 
 
 def inspect_dataset(order: InspectDatasetOrder, files: Files, folder: Path, emit: Emit) -> DatasetInspection:
@@ -38,7 +38,7 @@ def inspect_dataset(order: InspectDatasetOrder, files: Files, folder: Path, emit
 def _example(dataset: Dataset) -> ExampleRow | None:
     """The first test row, or else the first; None where it is no short row of numbers."""
     numeric = all(array.dtype.kind in "biuf" for array in dataset.inputs.values())
-    if not len(dataset) or not numeric or sum(array[0].size for array in dataset.inputs.values()) > _MAX_EXAMPLE:
+    if not len(dataset) or not numeric or sum(array[0].size for array in dataset.inputs.values()) > _MAX_EXAMPLE_VALUES:
         return None
     judging = dataset.rows("test") if dataset.labelled else dataset.in_file_order()
     at = int(next(iter(judging), 0))
