@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
@@ -192,12 +192,20 @@ def test_the_consumer_accepts_above_the_threshold_and_asks_a_person_below(
 
 @contextmanager
 def filled(service: Service) -> Iterator[None]:
-    """A service whose memory for predict requests is taken by one that goes on arriving."""
+    """A service whose memory for predict requests is taken by one that goes on arriving.
+
+    The one that shall take it is refused itself where it meets another, so one is sent before each look.
+    """
     url = service.client.base_url
     head = f"POST /v1/models/mine/predict HTTP/1.1\r\nHost: {url.host}\r\nAuthorization: Bearer {KEY}\r\n"
-    with connected(url.port or 0) as slow:
-        slow.sendall(f"{head}Content-Type: application/json\r\nContent-Length: 5000\r\n\r\n{' ' * 1000}".encode())
-        until(lambda: refused_by(service), what="the service is full")
+    beginning = f"{head}Content-Type: application/json\r\nContent-Length: 5000\r\n\r\n{' ' * 1000}".encode()
+    with ExitStack() as arriving:
+
+        def is_full() -> bool:
+            arriving.enter_context(connected(url.port or 0)).sendall(beginning)
+            return refused_by(service)
+
+        until(is_full, what="the service is full")
         yield
     until(lambda: not refused_by(service), what="the service is free again")
 
