@@ -68,9 +68,9 @@ class QuietService:
     client: httpx.Client
     registry: Registry
 
-    def upload(self, kind: str, name: str) -> str:
+    def upload(self, kind: str, name: str, **more: Any) -> str:
         """A record that is being inspected; its id."""
-        answer = self.client.post(f"/v1/{kind}", content=name.encode(), params={"name": name})
+        answer = self.client.post(f"/v1/{kind}", content=name.encode(), params={"name": name, **more})
         assert answer.status_code in (201, 202), answer.text
         return str(answer.json()["id"])
 
@@ -155,7 +155,7 @@ def hostile_records(quiet: QuietService) -> Iterator[tuple[str, str]]:
         status: quiet.order(model, dataset, metadata={HOSTILE[:64]: HOSTILE}, publish_as="good")
         for status in ("queued", "running", "cancelling", "cancelled", "failed")
     }
-    calibrators = [quiet.upload("calibrators", HOSTILE) for _ in range(2)]
+    calibrators = [quiet.upload("calibrators", HOSTILE, wait=0) for _ in range(2)]
     batches = [
         quiet.client.post("/v1/batches", json={"model": model, "dataset_id": dataset}).json()["id"] for _ in range(2)
     ]
