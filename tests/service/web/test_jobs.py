@@ -28,7 +28,7 @@ def ordered(api: Api, *, name: str = "mine", **options: Any) -> Json:
 
 def test_the_list_is_filtered_and_paged_by_its_address(api: Api, browser: TestClient) -> None:
     """Filters, the way to older jobs and the form itself say the same; a part of the page is the list alone."""
-    jobs = [ordered(api, name="first")["id"], *(ordered(api)["id"] for _ in range(26))]
+    jobs = [ordered(api, name="first", publish_as="ours")["id"], *(ordered(api)["id"] for _ in range(26))]
     newest = browser.get("/jobs")
     assert jobs[-1] in newest.text
     assert jobs[0] not in newest.text
@@ -39,6 +39,7 @@ def test_the_list_is_filtered_and_paged_by_its_address(api: Api, browser: TestCl
     found = browser.get("/jobs?status=queued&name=first").text
     assert jobs[0] in found
     assert jobs[1] not in found
+    assert "publish as ours" in found
     assert "<option selected>queued</option>" in found
     assert 'value="first"' in found
     part = browser.get("/jobs?status=&name=", headers={"HX-Request": "true"}).text
@@ -56,13 +57,13 @@ def test_dry_runs_have_a_list_of_their_own(api: Api, browser: TestClient) -> Non
         assert (f"/jobs/{job['id']}" in page, f"/jobs/{dry}" in page) == (True, False), path
     page = browser.get("/jobs?kind=dry_run").text
     assert (f"/jobs/{job['id']}" in page, f"/jobs/{dry}" in page) == (False, True)
-    assert "No dry run is failed." in browser.get("/jobs?kind=dry_run&status=failed").text
+    assert "No dry run has the status failed." in browser.get("/jobs?kind=dry_run&status=failed").text
 
 
 def test_an_empty_list_says_what_to_do(api: Api, browser: TestClient) -> None:
     """No job, none found, and a status that there is none of are three different things."""
     assert "No job was created yet" in browser.get("/jobs").text
-    assert "No job of a model called “a” is failed." in browser.get("/jobs?status=failed&name=a").text
+    assert "No job of a model called “a” has the status failed." in browser.get("/jobs?status=failed&name=a").text
     assert "There are no older jobs." in browser.get("/jobs?after=job_00000000000000000000000000").text
     wrong = browser.get("/jobs?status=lost")
     assert wrong.status_code == 422
