@@ -21,8 +21,8 @@ PROFILE: dict[str, Any] = {
 }
 
 
-def publish(registry: Registry, name: str, content: bytes, **profile: Any) -> str:
-    """Make a ready model of a served copy and publish it as the next version of `name`; returns its id."""
+def publish(registry: Registry, name: str, content: bytes, *, named: bool = True, **profile: Any) -> str:
+    """Make a ready model of a served copy, the next version of this name where it is `named`; returns its id."""
     with stage_bytes(registry.artifacts, content) as staged:
         staged.seal()
         with registry.write() as unit:
@@ -32,7 +32,8 @@ def publish(registry: Registry, name: str, content: bytes, **profile: Any) -> st
                 options={}, profile={**PROFILE, **profile}, served_sha256=digest, calibrated=False, created_at=now(),
             )  # fmt: skip
             unit.models.add(row)
-            unit.names.publish(name, row)
+            if named:
+                unit.names.publish(name, row)
             return row.id
 
 

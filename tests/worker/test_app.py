@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,7 +28,7 @@ from service.registry.settings import ServiceSettings
 from service.registry.tables import new_id
 from tests.helpers import Json, backends
 from tests.helpers.answering import Asked, Told, answering
-from tests.helpers.processes import die_with_parent, until
+from tests.helpers.processes import descendants_of, die_with_parent, until
 from tests.helpers.servers import Valkey, running
 from tests.helpers.service import ROOT
 from tests.helpers.work import add_dataset, add_message, state_of
@@ -321,6 +321,10 @@ def test_a_silent_broker_delays_nothing(site: Site) -> None:
             site.awaits(add_dataset(site.registry, ROWS))
             long = add_dataset(site.registry, MANY_ROWS)
             site.awaits(long, "claimed")
+            # The signal may be heard seconds late where the worker waits for the broker: the child must not end before.
+            for child in until(lambda: descendants_of(lonely.process.pid), what="its child has begun"):
+                with suppress(ProcessLookupError):  # the one before
+                    os.kill(child, signal.SIGSTOP)
             assert lonely.stop() == 0
             with site.registry.read() as unit:
                 work = unit.work.of(long)

@@ -202,7 +202,7 @@ def test_who_was_told_of_a_version_is_answered_by_it(api: Api) -> None:
 def test_serving_goes_on_without_the_database(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """Models that were asked for before still answer; others are 503, with when to try again."""
     known = published(api, "digits", 1)
-    published(api, "other", 2)
+    other = publish(api.registry, "other", scaling(2), named=False)  # a name's model is opened ahead of its requests
     assert answering(api, "digits") == known
 
     def away() -> Any:
@@ -213,7 +213,7 @@ def test_serving_goes_on_without_the_database(api: Api, monkeypatch: pytest.Monk
     while time.monotonic() < deadline:
         assert answering(api, "digits") == known
         time.sleep(0.05)
-    refused = api.client.post("/v1/models/other/predict", json={"inputs": [[1.0, 0.0]]})
+    refused = api.client.post(f"/v1/models/{other}/predict", json={"inputs": [[1.0, 0.0]]})
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "2")
 
 
