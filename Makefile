@@ -28,15 +28,16 @@ help: ## show this list
 
 setup: $(DEVELOPMENT) ## install everything that tests and checks need into .venv
 
-# $(1): what pip is to install, $(2): the GB that it takes with room to unpack, with the CPU build of PyTorch.
+# $(1): what pip is to install, $(2): the least GB that it takes with room to unpack, with PyTorch's build without CUDA.
+# Which build comes is pip's choice, or that of whoever has installed one into .venv before.
 # compat: a path that wins over a folder called fedlas where one works, as a fresh clone is; the usual finder does not.
 # `--group` needs pip 25.1, and the pip of a new environment is that of its Python.
 define install
 	@command -v $(PYTHON) >/dev/null || { echo "There is no $(PYTHON): name a Python, 3.11 or newer, by PYTHON=…"; exit 1; }
 	@python=$(PYTHON); test ! -x $(BIN)/python || python=$(BIN)/python; $$python deploy/can_install.py $(VENV) $(2)
-	@echo "Installing FedLAS and its libraries into $(VENV), once. PyTorch is most of it: 0.2 GB to download with its CPU"
-	@echo "build, several with CUDA (https://pytorch.org/get-started/locally says how to choose), and 1 to 10 minutes, by"
-	@echo "the network and the disk. pip says what it is at:"
+	@echo "Installing FedLAS and its libraries into $(VENV), once. PyTorch is most of it: pip's own for Linux brings CUDA, 3.2 GB"
+	@echo "to download, 6.2 on disk, 2 to 10 minutes; README has two lines for the build without (0.4 and 1.7 GB), which is kept"
+	@echo "if it is in $(VENV) already. pip says what it is at:"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet 'pip>=25.1'
 	$(BIN)/python -m pip install --disable-pip-version-check --config-settings editable_mode=compat $(1)

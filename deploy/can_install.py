@@ -7,11 +7,14 @@ Where the environment is there already, its own Python runs this, and it is aske
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 import sys
 
 MIN_PYTHON = (3, 11)
+#: With the PyTorch that pip takes for Linux, which brings CUDA: 3.2 GB of files, and 6.2 GB that they become.
+CUDA_GB = 10
 #: Either is left by make where the libraries are there: an update needs little room.
 _STAMPS = (".standalone", ".installed")
 
@@ -41,6 +44,17 @@ def obstacles(
     return found
 
 
+def note(free_gb: float, *, has_pytorch: bool, venv: str) -> str:
+    """A sentence if there is room for one build of PyTorch and not for the other; make chooses neither."""
+    if has_pytorch or free_gb >= CUDA_GB or not sys.platform.startswith("linux"):
+        return ""
+    return (
+        f"{free_gb:.1f} GB are free, and pip's own PyTorch for Linux, which brings CUDA, needs {CUDA_GB} while it is "
+        f"installed. The build without CUDA takes 2: {sys.executable} -m venv {venv} && {venv}/bin/pip install torch "
+        "--index-url https://download.pytorch.org/whl/cpu, and then the same again"
+    )
+
+
 def _free_gb(venv: str) -> float:
     if any(os.path.exists(os.path.join(venv, stamp)) for stamp in _STAMPS):
         return float("inf")
@@ -60,9 +74,11 @@ def main(venv: str, needed_gb: str) -> int:
     """Print what stands in the way; the exit code says whether anything does."""
     python = tuple(sys.version_info[:3])
     gpu_build = python >= MIN_PYTHON and _has_gpu_build(venv)
-    found = obstacles(python, _free_gb(venv), float(needed_gb), has_gpu_build=gpu_build, venv=venv)
-    for obstacle in found:
-        print(obstacle, file=sys.stderr)
+    free_gb = _free_gb(venv)
+    found = obstacles(python, free_gb, float(needed_gb), has_gpu_build=gpu_build, venv=venv)
+    has_pytorch = bool(glob.glob(os.path.join(venv, "lib", "python*", "site-packages", "torch")))
+    for line in found or filter(None, [note(free_gb, has_pytorch=has_pytorch, venv=venv)]):
+        print(line, file=sys.stderr)
     return 1 if found else 0
 
 

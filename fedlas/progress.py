@@ -38,9 +38,6 @@ class Position:
 class JobProgress:
     """The stage of a job and its trainings.
 
-    Args:
-        seconds_ago: how long ago the job has begun.
-
     Attributes:
         began: when that was, by `time.perf_counter`.
 
@@ -53,8 +50,8 @@ class JobProgress:
     Position(fraction=0.58125, trained=5, planned=8, eta_seconds=120.0)
     """
 
-    def __init__(self, *, seconds_ago: float = 0.0) -> None:
-        self.began = time.perf_counter() - seconds_ago
+    def __init__(self) -> None:
+        self.began = time.perf_counter()
         self._stage = "inspecting"
         self._trained, self._to_come, self._seconds = 0, 0, 0.0
         self._share, self._fraction = 0.0, 0.0

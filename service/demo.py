@@ -11,7 +11,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +20,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from fedlas.client import Client, ClientError, Job
+from fedlas.contract.events import JobEvent, ProgressEvent
+
 Json = dict[str, Any]
 
-_START_S = 60.0
+#: PyTorch is loaded once meanwhile: with CUDA 2.5 GB, of a disk that may be cold.
+_START_S = 300.0
+_LOG = "serve.log"
 _METRICS = (
     ("accuracy", "accuracy ↑"),
     ("nll", "NLL ↓"),
@@ -46,17 +50,20 @@ def run(*, short: bool = False) -> int:
         console.print(
             "[bold]1.[/] Training a digit classifier until it is too sure of itself, and exporting it to ONNX …"
         )
-        subprocess.run([sys.executable, "-m", "worker.demo_model", str(folder)], check=True)
+        if code := write_files(folder):
+            console.print("The classifier could not be trained. What is missing here: fedlas doctor")
+            return code
         console.print("[bold]2.[/] Starting the service …")
-        with _service(folder) as client:
-            job = _calibrate(console, client, folder, short=short)
-            if job["status"] != "succeeded":
-                console.print(f"The job {job['status']}: {job['error']}")
-                return 1
-            report = client.get(f"/v1/jobs/{job['id']}/report").raise_for_status().json()
-            _print_table(console, report)
-            _print_predictions(console, client, folder, job)
-            _print_verdict(console, report)
+        try:
+            with _service(folder) as url, Client(url, on_warning=console.print) as client:
+                job = _calibrate(console, client, folder, short=short)
+                report = job.report()
+                _print_table(console, report.raw)
+                _print_predictions(console, client, folder, job)
+                console.print(f"\n[bold]6.[/] {report}")
+        except ClientError as error:
+            console.print(f"{error}\nThe log of the service ends with:\n{_end_of_log(folder)}")
+            return 1
     return 0
 
 
@@ -67,66 +74,58 @@ def write_files(folder: Path) -> int:
 
 
 @contextmanager
-def _service(folder: Path) -> Iterator[httpx.Client]:
+def _service(folder: Path) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    log = (folder / "serve.log").open("wb")
-    command = [sys.executable, "-m", "service.cli", "serve", "--port", str(port), "--data-dir", str(folder / "data")]
+        url = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    options = ["--port", url.rpartition(":")[2], "--data-dir", str(folder / "data")]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("FEDLAS_")}
-    server = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+    with (folder / _LOG).open("wb") as log:
+        command = [sys.executable, "-m", "service.cli", "serve", *options]
+        server = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=90) as client:
-            _await_ready(client, server, folder / "serve.log")
-            yield client
+        _await_ready(url, server, folder)
+        yield url
     finally:
         server.send_signal(signal.SIGINT)
         server.wait()
-        log.close()
 
 
-def _await_ready(client: httpx.Client, server: subprocess.Popen[bytes], log: Path) -> None:
+def _await_ready(url: str, server: subprocess.Popen[bytes], folder: Path) -> None:
     deadline = time.monotonic() + _START_S
     while time.monotonic() < deadline and server.poll() is None:
         try:
-            if client.get("/readyz").status_code == 200:
+            if httpx.get(f"{url}/readyz").is_success:
                 return
         except httpx.TransportError:
             pass
         time.sleep(0.2)
-    raise SystemExit(f"the service did not start:\n{log.read_text()}")
+    raise SystemExit(f"the service did not start:\n{_end_of_log(folder)}")
 
 
-def _calibrate(console: Console, client: httpx.Client, folder: Path, *, short: bool) -> Json:
+def _end_of_log(folder: Path) -> str:
+    return "\n".join((folder / _LOG).read_text(errors="replace").splitlines()[-20:])
+
+
+def _calibrate(console: Console, client: Client, folder: Path, *, short: bool) -> Job:
     console.print("[bold]3.[/] Uploading the model and 4,500 labelled digits, and creating a calibration job …")
-    order = {
-        "model_id": _upload(client, "/v1/models?name=digits", folder / "digits.onnx")["id"],
-        "dataset_id": _upload(client, "/v1/datasets?name=digits", folder / "digits.npz")["id"],
-        "budget": {"minutes": 2, "candidates": 1 if short else 6},
-        "publish_as": "digits",
-    }
-    job: Json = client.post("/v1/jobs", json=order).raise_for_status().json()
     columns = (TextColumn("   {task.description:<44}"), BarColumn(30), TextColumn("{task.percentage:>3.0f} %"))
     with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
         bar = progress.add_task("queued", total=1.0)
-        while job["status"] not in ("succeeded", "failed", "cancelled"):
-            job = client.get(f"/v1/jobs/{job['id']}", params={"wait": 0.5}).raise_for_status().json()
-            progress.update(bar, completed=job["progress"]["fraction"], description=_described(job))
-        progress.update(bar, completed=1.0 if job["status"] == "succeeded" else None, description=job["status"])
+
+        def show(event: JobEvent) -> None:
+            if isinstance(event, ProgressEvent):
+                progress.update(bar, completed=event.data.fraction, description=event.data.candidate or "calibrating")
+
+        job = client.calibrate(
+            folder / "digits.onnx",
+            folder / "digits.npz",
+            on_event=show,
+            budget={"minutes": 2, "candidates": 1 if short else 6},
+            publish_as="digits",
+        )
+        progress.update(bar, completed=1.0, description=job.status)
     return job
-
-
-def _described(job: Json) -> str:
-    at = job["progress"]
-    return f"{job['stage']}: {at['candidate']}" if at["candidate"] else str(job["stage"] or job["status"])
-
-
-def _upload(client: httpx.Client, url: str, path: Path) -> Json:
-    record: Json = client.post(url, content=path.read_bytes()).raise_for_status().json()
-    record = client.get(f"{url.partition('?')[0]}/{record['id']}", params={"wait": 60}).raise_for_status().json()
-    if record["status"] != "ready":
-        raise SystemExit(f"{path.name} was not accepted: {record['error']}")
-    return record
 
 
 def _print_table(console: Console, report: Json) -> None:
@@ -150,36 +149,22 @@ def _shown(estimate: Json) -> str:
     return f"{estimate['value']:.3f} [{low:.3f}, {high:.3f}]"
 
 
-def _print_predictions(console: Console, client: httpx.Client, folder: Path, job: Json) -> None:
+def _print_predictions(console: Console, client: Client, folder: Path, job: Job) -> None:
     with np.load(folder / "fresh.npz") as fresh:
         rows, labels = fresh["x"], fresh["label"]
-    uploaded = _predict(client, job["model_id"], rows)
-    calibrated = _predict(client, job["calibrated_model_id"], rows)
-    wrong = [answer["label"] != str(label) for answer, label in zip(uploaded, labels, strict=True)]
-    wrong_first = sorted(range(len(labels)), key=lambda row: -uploaded[row]["confidence"] * wrong[row])
+    uploaded, calibrated = (client.predict(str(model), rows) for model in (job.model_id, job.calibrated_model_id))
+    wrong_first = np.argsort(-uploaded.confidences * (uploaded.labels != labels), kind="stable")
     console.print(
         f"\n[bold]5.[/] {_SHOWN} of {len(labels)} digits that the service had never seen: "
         "the five surest mistakes of the uploaded model, then the first five:\n"
     )
     table = Table("truth", "uploaded says", "how sure", "calibrated says", "how sure")
     for row in (*wrong_first[: _SHOWN // 2], *range(_SHOWN // 2)):
-        told = [(one["label"], f"{one['confidence']:.1%}") for one in (uploaded[row], calibrated[row])]
-        table.add_row(str(labels[row]), *chain.from_iterable(told))
+        told = (
+            text for one in (uploaded, calibrated) for text in (str(one.labels[row]), f"{one.confidences[row]:.1%}")
+        )
+        table.add_row(str(labels[row]), *told)
     console.print(table)
     for title, answers in (("uploaded", uploaded), ("calibrated", calibrated)):
-        sure = np.mean([answer["confidence"] for answer in answers])
-        right = np.mean([answer["label"] == str(label) for answer, label in zip(answers, labels, strict=True)])
+        sure, right = np.mean(answers.confidences), np.mean(answers.labels == labels)
         console.print(f"   on all {len(labels)} of them the {title} model is right on {right:.1%} and says {sure:.1%}")
-
-
-def _predict(client: httpx.Client, model_id: str, rows: np.ndarray) -> list[Json]:
-    answer = client.post(f"/v1/models/{model_id}/predict", json={"inputs": rows.tolist()})
-    predictions: list[Json] = answer.raise_for_status().json()["predictions"]
-    return predictions
-
-
-def _print_verdict(console: Console, report: Json) -> None:
-    better = ", shown to be better" if report["significant"] else ""
-    console.print(f"\n[bold]6.[/] Verdict: [bold]{report['verdict']}[/]{better}")
-    for sentence in (*report["advice"], *report["warnings"]):
-        console.print(f"   • {sentence}")

@@ -116,9 +116,7 @@ def protections(settings: ServiceSettings) -> Iterator[Line]:
     folder = settings.data_dir.absolute()
     report = wall.trial(next(path for path in (folder, *folder.parents) if path.is_dir()))
     off = "fail" if settings.wall == "required" else "warn"
-    for control in confinement.protections(report, wall.PROTECTIONS, wall.HARM):
-        status, remedy = ("ok", "") if control.on else (off, control.remedy)
-        yield _line(f"wall, {control.name}", status, control.found, remedy)
+    yield from confinement.protections(report, wall.PROTECTIONS, wall.HARM, place="wall, ", off=off)
 
 
 def _bucket(name: str, prefix: str) -> Line:

@@ -1,4 +1,4 @@
-"""The memory of an API process: the kernel's limit, its release after large requests, and errors that tell of a lack.
+"""The memory of a process: what it holds, the kernel's limits, its release, and errors that tell of a lack.
 
 At the limit an allocation fails, and with it its request; the process goes on. What is freed afterwards stays with the
 C library and ONNX Runtime's arena until `MemoryRelease` trims them.
@@ -9,21 +9,30 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
+import re
 import resource
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-_CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
-#: How ONNX Runtime, PyTorch, CUDA and the C++ library say that there is no memory left, without a class of its own.
+from service.confinement.confinement import lower
+
+#: Controllers of a line of `/proc/self/cgroup` → where its groups are, and the file of a limit: versions 2 and 1.
+_CGROUPS = {
+    "": [(Path("/sys/fs/cgroup"), "memory.max")],
+    "memory": [(Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes")],
+}
+#: How Python, ONNX Runtime, PyTorch, CUDA and the C++ library say that there is no memory left.
 _MEMORY_WORDS = (
+    "MemoryError",
     "can't allocate memory",
     "Failed to allocate memory",
     "is smaller than requested bytes",
     "bad allocation",
     "bad_alloc",
     "start new thread",
+    "Thread creation failed",  # of OpenMP
     "CUDA out of memory",
     "CUDA error: out of memory",
     "CUDA failure 2:",  # cudaErrorMemoryAllocation
@@ -39,38 +48,73 @@ _MAX_PAUSE_S = 32.0
 _PAGE = resource.getpagesize()
 
 
+def cgroup_limits(own: Path = Path("/proc/self/cgroup")) -> Iterator[Path]:
+    """Files of the memory limits of this process' control group and of all groups above it; some may not exist."""
+    for line in own.read_text().splitlines() if own.exists() else ():
+        _, controllers, group = line.split(":", 2)
+        for root, name in _CGROUPS.get(controllers, ()):
+            folder = root / group.strip("/")
+            yield from (place / name for place in (folder, *folder.parents) if place.is_relative_to(root))
+
+
 def memory_bytes() -> int:
-    """How much memory processes here may have together: the machine's, or the container's limit."""
-    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for path in _CGROUP_LIMITS:
-        with suppress(OSError, ValueError):  # no such controller, or "max"
-            limits.append(int(Path(path).read_text()))
+    """How much memory processes here may have together: the machine's, or less by a limit of their control group."""
+    limits = [_PAGE * os.sysconf("SC_PHYS_PAGES")]
+    for path in cgroup_limits():
+        with suppress(OSError, ValueError):  # no such group in this container, or "max"
+            limits.append(int(path.read_text()))
     return min(limits)
 
 
+def free_bytes() -> int:
+    """How much memory new processes may have now: of the machine's what is free, or less by a limit of their group."""
+    free = _figure(Path("/proc/meminfo"), "MemAvailable:")
+    return memory_bytes() if free is None else min(memory_bytes(), 1024 * free)
+
+
+def oom_kills(figures: Path = Path("/proc/vmstat")) -> int:
+    """How many processes of this machine the kernel has killed for memory; 0 if it does not count them."""
+    return _figure(figures, "oom_kill") or 0
+
+
+def _figure(file: Path, name: str) -> int | None:
+    try:
+        match = re.search(rf"^{name} +(\d+)", file.read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    return None if match is None else int(match[1])
+
+
 def lacked_memory(error: BaseException | None) -> bool:
-    """True where an error or its cause says so: importers explain whatever a graph runs into."""
+    """True if an error or its cause says so: importers explain whatever a graph runs into."""
     while error is not None:
-        if isinstance(error, MemoryError) or any(words in str(error) for words in _MEMORY_WORDS):
+        if isinstance(error, MemoryError) or names_lack_of_memory(str(error)):
             return True
         error = error.__cause__
     return False
 
 
+def names_lack_of_memory(text: str) -> bool:
+    return any(words in text for words in _MEMORY_WORDS)
+
+
 def limit(most_bytes: int) -> None:
     """Lower the kernel's limit of this process' private memory; does nothing on systems that do not count it."""
-    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
-    if hard == resource.RLIM_INFINITY or most_bytes < hard:
-        with suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_DATA, (most_bytes, most_bytes))
+    with suppress(ValueError, OSError):
+        lower(resource.RLIMIT_DATA, most_bytes)
+
+
+def held_bytes() -> dict[str, int]:
+    """Memory of this process: all that is mapped, what is resident, what is private; 0 if the system does not tell."""
+    try:
+        pages = list(map(int, Path("/proc/self/statm").read_text().split()))
+    except (OSError, ValueError):
+        pages = [0] * 7
+    return {name: pages[at] * _PAGE for name, at in {"address_space": 0, "resident": 1, "data": 5}.items()}
 
 
 def resident_bytes() -> int:
-    """Bytes of memory that this process holds now; 0 where the system has no such figure."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE
-    except (OSError, ValueError, IndexError):
-        return 0
+    return held_bytes()["resident"]
 
 
 class MemoryRelease:

@@ -23,15 +23,17 @@ from celery.worker.control import Panel
 
 from fedlas.extras import has_gpu
 from service.confinement.confinement import controls_on
+from service.process_memory import memory_bytes
 from service.registry.errors import Unavailable
-from service.registry.queues import ANY_DEVICE, GPU_ONLY
+from service.registry.queues import ANY_DEVICE, GPU_ONLY, OPENING
 from service.registry.registry import Registry
 from service.registry.settings import WorkerSettings
 from worker.consumer import PermitTask
 from worker.outside import metrics
 from worker.outside.cards import Cards, obstacle, visible_cards
+from worker.outside.kinds.uploads import try_sample
 from worker.outside.metrics import serve_metrics
-from worker.outside.permits import Broker, BrokerCheck, Permits, PermitWatch, own_queue
+from worker.outside.permits import Broker, BrokerCheck, Permits, PermitWatch, Places, own_queue
 from worker.outside.recovery import Reaper, run_cleanup
 from worker.outside.supervisor import Supervisor
 from worker.sandbox import confinement
@@ -51,6 +53,8 @@ _PERMITTED = frozenset(
 _STOP_S = 12.0
 _LEAVING_S = 2.0
 _EXIT_S = 3.0
+#: A worker that cannot open its sample tries again: memory may come free, or a library be installed.
+_AGAIN_S = 30.0
 #: The exit code of a worker that wants to be started again.
 RESTART = 75
 
@@ -83,9 +87,8 @@ class PermitWork(StartStopStep):  # type: ignore[misc]
         _await_tables(registry)
         name = worker_name()
         remove_stale_folders(settings.work_dir)
-        supervisor = Supervisor(
-            settings, registry, name=name, stopping=self._stopping, expected=_log_protections(settings.work_dir / name)
-        )
+        expected = _log_protections(settings.work_dir / name)
+        supervisor = Supervisor(settings, registry, name=name, stopping=self._stopping, expected=expected)
         trains = bool({ANY_DEVICE, GPU_ONLY} & {*queues})
         if reason := obstacle() if trains and has_gpu() else None:
             _LOG.warning("calibrations do not run on the GPU of this machine: %s", reason)
@@ -115,6 +118,8 @@ class PermitWork(StartStopStep):  # type: ignore[misc]
             lambda: PermitWatch(broker, self._permits, every_seconds=settings.poll_seconds).run(self._stopping),
         ):
             _in_thread(run)
+        if {*OPENING} & {*queues}:
+            _in_thread(lambda: _try_sample(settings, supervisor, self._permits.places, expected))
         self._leaving.callback(serve_metrics(settings))
         self._leaving.callback(check.close)
         self._leaving.callback(_join, [broker.close, reaper.deregister, lambda: broker.forget(own)])
@@ -189,6 +194,27 @@ def _log_protections(place: Path) -> list[str]:
     for sentence in confinement.warnings(report):
         _LOG.warning("%s", sentence)
     return controls_on(report)
+
+
+def _try_sample(settings: WorkerSettings, supervisor: Supervisor, places: Places, expected: list[str]) -> None:
+    """Try until the sample can be opened, or the worker stops; supervisor and places learn what was found."""
+    places.most_loading, threads = 1, places.most_loading  # until it is known what one takes
+    while True:
+        loaded, supervisor.unfit = try_sample(settings, settings.work_dir, expected=expected)
+        if loaded is not None:
+            for kind in ("data", "resident", "address_space"):
+                metrics.LOADED_BYTES.labels(kind).set(getattr(loaded, kind))
+            metrics.LOADING_SECONDS.set(loaded.seconds)
+            supervisor.library_bytes = loaded.resident
+            places.most_loading = max(1, min(threads, memory_bytes() // 2 // max(1, loaded.resident)))
+        if supervisor.unfit is None:
+            return _LOG.info(
+                "a process that opens an upload takes %s; at most %d at a time, in half of %.1f GB of memory",
+                *(loaded, places.most_loading, memory_bytes() / 1e9),
+            )
+        _LOG.error("%s", supervisor.unfit)
+        if supervisor.stopping.wait(_AGAIN_S):
+            return None
 
 
 def _in_thread(run: Callable[[], None]) -> threading.Thread:

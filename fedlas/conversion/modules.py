@@ -255,7 +255,7 @@ def _written(
     outputs = [LOGITS, *([FEATURES] if tapped.features else [])]
     for title, export in (("torch.export", _by_dynamo), ("TorchScript", _by_torchscript)):
         try:
-            with _quiet():
+            with quiet_exporter():
                 export(tapped, rows, path, list(names), outputs)
         except OSError as error:
             raise ConversionError("cannot_write", f"{path} cannot be written: {error.strerror}") from error
@@ -273,16 +273,18 @@ def _written(
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    logger = logging.getLogger("onnxscript")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+def quiet_exporter() -> Iterator[None]:
+    """Keep what PyTorch's exporter prints, logs and warns of from people who cannot mend it."""
+    levels = {name: logging.getLogger(name).level for name in ("onnxscript", "torch.onnx")}
     try:
+        for name in levels:
+            logging.getLogger(name).setLevel(logging.ERROR)
         with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
 
 
 def _by_dynamo(

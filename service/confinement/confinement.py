@@ -6,14 +6,15 @@ permit is left out and named; the others still hold.
 
 from __future__ import annotations
 
+import json
 import os
 import resource
+import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 from service.confinement import landlock, seccomp
 from service.confinement.landlock import (
@@ -31,6 +32,8 @@ from service.confinement.landlock import (
 )
 
 _PACKAGES = ("fedlas", "service", "worker")
+#: A process that confines itself loads little, from a disk that may be cold.
+_TRIAL_S = 120
 #: Files that libraries of the system and the C library read.
 SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache", "/etc/localtime", "/etc/nsswitch.conf", "/etc/passwd")
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
@@ -50,15 +53,6 @@ def libraries() -> list[Path]:
 def packages() -> list[Path]:
     """Our own packages: an editable installation keeps them outside the environment."""
     return [Path(__file__).resolve().parents[2] / name for name in _PACKAGES]
-
-
-class Protection(NamedTuple):
-    """State of a control, for those who can permit it."""
-
-    name: str
-    on: bool
-    found: str
-    remedy: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +94,33 @@ def confine(policy: Policy) -> Report:
     return dict(zip(CONTROLS, (network, files, changed, calls, privileges, limits), strict=True))
 
 
-def protections(report: Report, controls: Mapping[str, tuple[str, str]], harm: str) -> Iterator[Protection]:
-    """Controls of a report, each with its purpose and what permits it where it is off; `harm` begins a sentence."""
+def protections(
+    report: Report, controls: Mapping[str, tuple[str, str]], harm: str, *, place: str = "", off: str = "warn"
+) -> Iterator[dict[str, str]]:
+    """A line of `fedlas doctor` for each control: it is `ok`, or else `off`, with what permits it.
+
+    Args:
+        controls: the purpose of each control, and what permits it.
+        harm: begins the sentence about a control that is off.
+        place: begins the name of each line.
+    """
     for name, (meaning, remedy) in controls.items():
         state, _, how = report.get(name, "off: unknown").partition(": ")
-        shown = f"{meaning} ({how})"
-        yield Protection(name.replace("_", " "), state == "on", shown if state == "on" else f"{harm}: {shown}", remedy)
+        line = {"name": f"{place}{name.replace('_', ' ')}", "status": "ok", "found": f"{meaning} ({how})", "remedy": ""}
+        yield line if state == "on" else {**line, "status": off, "found": f"{harm}: {line['found']}", "remedy": remedy}
+
+
+def tried(command: Sequence[str], environment: Mapping[str, str] | None = None) -> Report:
+    """The report that a process which confines itself prints before it ends."""
+    try:
+        done = subprocess.run(
+            command, capture_output=True, stdin=subprocess.DEVNULL, text=True, timeout=_TRIAL_S, env=environment
+        )
+        return dict(json.loads(done.stdout))
+    except subprocess.TimeoutExpired:
+        return dict.fromkeys(CONTROLS, f"off: the trial took longer than {_TRIAL_S} s")
+    except ValueError:
+        return dict.fromkeys(CONTROLS, f"off: the trial failed with exit code {done.returncode}: {done.stderr[-500:]}")
 
 
 def controls_on(report: Report) -> list[str]:

@@ -28,6 +28,7 @@ from service.confinement import landlock
 from service.heartbeat import Pulse
 from service.ipc.documents import Fault
 from service.ipc.run_marks import Marked
+from service.process_memory import oom_kills
 from service.processes.introductions import Introductions, Mailbox
 
 _CRASHES = frozenset(
@@ -35,9 +36,6 @@ _CRASHES = frozenset(
 )
 #: The exit code of `faulthandler`, which watches the event loop.
 _HUNG = 1
-_FIGURES = Path("/proc/vmstat")
-_OOM_KILLS = re.compile(r"^oom_kill (\d+)$", re.MULTILINE)
-
 
 #: Lines that `faulthandler` writes of a thread, and of a call; a watchdog's stacks end with those of the main thread.
 _THREAD = re.compile(r"(Current t|T)hread 0x")
@@ -70,15 +68,6 @@ def place(stacks: Sequence[str]) -> str:
     (at, *_) = [number for number in threads if stacks[number].startswith("Current")] or threads[-1:] or [0]
     call = next(filter(None, map(_CALL.match, stacks[at + 1 : at + 2])), None)
     return "an unknown place" if call is None else f"{call[3]} ({call[1]}, line {call[2]})"
-
-
-def oom_kills() -> int:
-    """How many processes of this machine the kernel has killed for memory; 0 where it does not count them."""
-    try:
-        match = _OOM_KILLS.search(_FIGURES.read_text())
-    except OSError:
-        return 0
-    return 0 if match is None else int(match[1])
 
 
 def fault(code: int, marked: Marked, *, out_of_memory: bool) -> Fault | None:

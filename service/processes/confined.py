@@ -22,6 +22,7 @@ from fedlas.extras import has_gpu
 from service.confinement import landlock
 from service.confinement.confinement import CONTROLS, DEVICES, SYSTEM, Policy, confine, lacking, libraries, packages
 from service.confinement.seccomp import DANGEROUS, Condition, Filter
+from service.process_memory import cgroup_limits
 
 _MAX_FILES = 65_536  # each connection is one
 _MAX_THREADS = 4096
@@ -32,7 +33,6 @@ _MEMORY_FILE_BYTES = 64 * 1024**2
 _FIGURES = (
     *("/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/version", "/proc/filesystems", "/proc/sys/vm"),
     *("/sys/devices", "/sys/bus", "/sys/class"),
-    *("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"),
 )
 #: Files that CUDA reads besides, where there is a GPU.
 _FIGURES_OF_GPUS = ("/proc/driver", "/proc/devices", "/proc/modules", "/sys")
@@ -186,7 +186,8 @@ def _read_by_serving(folder: Path) -> Iterator[tuple[Path, int]]:
     for path in libraries():
         yield from _imported(path, folder)
     yield from ((package, landlock.READ) for package in packages())
-    yield from ((Path(path), landlock.READ) for path in (*_FIGURES, *DEVICES, _own_figures()))
+    figures = (*map(Path, (*_FIGURES, *DEVICES)), *cgroup_limits(), _own_figures())
+    yield from ((path, landlock.READ) for path in figures)
     yield Path("/dev/null"), landlock.DEVICE
     if gpus := list(Path("/dev").glob("nvidia*")):
         yield from ((path, landlock.DEVICE) for path in gpus)

@@ -8,7 +8,6 @@ processes that accept from them, and keep their queues of connections.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import itertools
 import os
 import shutil
@@ -20,6 +19,7 @@ from pathlib import Path
 from types import FrameType
 
 from service.processes.child_process import ChildProcess, say
+from service.registry.object_store import try_lock
 from service.registry.settings import ServiceSettings
 from service.served.folder import KEYS, SUSPENDED
 
@@ -103,7 +103,7 @@ def locked(folder: Path) -> Iterator[None]:
     """Hold the folder; raises SystemExit where another service holds it."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / _LOCK).open("w") as lock:
-        if not _is_locked(lock.fileno()):
+        if not try_lock(lock.fileno()):
             raise SystemExit(f"another `fedlas serve` already uses {folder.parent}")
         yield
 
@@ -115,7 +115,7 @@ def numbered(parent: Path) -> Iterator[Path]:
         folder = parent / f"api-{number}"
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / _LOCK).open("w") as lock:
-            if _is_locked(lock.fileno()):
+            if try_lock(lock.fileno()):
                 yield folder
                 return
 
@@ -128,7 +128,7 @@ def empty_served(run_dir: Path) -> Path:
     """
     for lock in (*run_dir.glob(f"*/{_LOCK}"), *run_dir.parent.glob(_LOCK), *run_dir.parent.glob(f"*/{_LOCK}")):
         with lock.open("w") as held:
-            if _is_locked(held.fileno()):  # nobody's: links there would keep what is deleted
+            if try_lock(held.fileno()):  # nobody's: links there would keep what is deleted
                 shutil.rmtree(lock.with_name("served") / "models", ignore_errors=True)
     folder = run_dir / "served"
     (folder / KEYS).mkdir(parents=True, exist_ok=True)
@@ -136,11 +136,3 @@ def empty_served(run_dir: Path) -> Path:
         if entry.name not in (KEYS, SUSPENDED):
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
     return folder
-
-
-def _is_locked(lock: int) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -7,16 +7,14 @@ trial of the protections finds is expected of every process behind the wall: one
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import socket
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from service.confinement.confinement import CONTROLS, Report, controls_on, protections
+from service.confinement.confinement import Report, controls_on, protections, tried
 from service.heartbeat import Pulse
 from service.ipc.documents import ACCEPTOR, CONTROL
 from service.processes.child_process import ChildProcess, say
@@ -26,7 +24,6 @@ from service.registry.settings import ServiceSettings, ServingSettings
 from service.served.keys import ADMINISTRATORS, Fingerprints
 from service.tracing import asked_for
 
-_TRIAL_S = 30
 #: Control → what it is for, and what permits it where it is off.
 PROTECTIONS = {
     "network": ("no network", "allow user namespaces (sysctl user.max_user_namespaces), or seccomp"),
@@ -62,22 +59,13 @@ def confined(process: str, expected: Sequence[str], *arguments: str) -> list[str
 
 def trial(root: Path | None, environment: Mapping[str, str] | None = None) -> Report:
     """Try out which controls a process behind the wall has here; served copies lie in `root`."""
-    try:
-        with tempfile.TemporaryDirectory(dir=root) as folder:
-            done = subprocess.run(
-                [*confined("serving", ()), "--served", folder, "--trial"],
-                capture_output=True, timeout=_TRIAL_S, stdin=subprocess.DEVNULL, text=True, env=environment,
-            )  # fmt: skip
-        return dict(json.loads(done.stdout))
-    except subprocess.TimeoutExpired:
-        return dict.fromkeys(CONTROLS, f"off: the trial took longer than {_TRIAL_S} s")
-    except ValueError:
-        return dict.fromkeys(CONTROLS, f"off: the trial failed with exit code {done.returncode}: {done.stderr[-500:]}")
+    with tempfile.TemporaryDirectory(dir=root) as folder:
+        return tried([*confined("serving", ()), "--served", folder, "--trial"], environment)
 
 
 def missing(report: Report) -> list[str]:
-    controls = protections(report, PROTECTIONS, HARM)
-    return [f"{control.found}; it needs: {control.remedy}" for control in controls if not control.on]
+    lines = protections(report, PROTECTIONS, HARM)
+    return [f"{line['found']}; it needs: {line['remedy']}" for line in lines if line["status"] != "ok"]
 
 
 def expected(settings: ServiceSettings, report: Report) -> list[str]:

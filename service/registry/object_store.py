@@ -237,7 +237,7 @@ def turn(folder: Path, digest: str, *, done: Callable[[], bool], timeout: float 
     descriptor = os.open(folder / digest[:3], os.O_RDWR | os.O_CREAT, 0o600)
     try:
         deadline = time.monotonic() + timeout
-        while not _lock(descriptor) and not done() and time.monotonic() < deadline:
+        while not try_lock(descriptor) and not done() and time.monotonic() < deadline:
             time.sleep(_PAUSE_S)
         yield
     finally:
@@ -267,7 +267,7 @@ def _remove_unused(path: Path, before: float) -> bool:
     except FileNotFoundError:
         return False
     try:
-        if not _lock(descriptor) or os.fstat(descriptor).st_mtime > before:
+        if not try_lock(descriptor) or os.fstat(descriptor).st_mtime > before:
             return False
         os.unlink(path)
     except FileNotFoundError:
@@ -277,7 +277,8 @@ def _remove_unused(path: Path, before: float) -> bool:
     return True
 
 
-def _lock(descriptor: int) -> bool:
+def try_lock(descriptor: int) -> bool:
+    """Lock an open file if no other process has; the lock ends with the process."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -113,9 +113,11 @@ def _promise(profile: Mapping[str, Any]) -> Mapping[str, Any] | ModelPromise | N
 def _waiting_for(unit: UnitOfWork, row: tables.Record, work: tables.Work | None = None) -> str | None:
     if row.status in records.FINAL:
         return None
-    if work is None or (work.state == "blocked" and row.status == "queued"):
+    work = work or unit.work.of(row.id)
+    if work.state == "blocked" and row.status == "queued":
         return unit.workers.obstacle(QUEUE_OF["inspect"])
-    return unit.workers.obstacle(work.queue, work.worker if work.state == "claimed" else None)
+    obstacle = unit.workers.obstacle(work.queue, work.worker if work.state == "claimed" else None)
+    return f"{work.losses[-1]}; it is tried again" if obstacle is None and work.losses else obstacle
 
 
 def _presented(record: type[Record], row: tables.Base, *more: Mapping[str, object] | None) -> Record:

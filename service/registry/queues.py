@@ -36,6 +36,8 @@ TAKERS = {
     "deliver": "that delivers webhooks",
 }
 QUEUES = tuple(TAKERS)
+#: Queues whose work loads PyTorch to open an upload.
+OPENING = (QUEUE_OF["inspect"], QUEUE_OF[PLAN], ANY_DEVICE, GPU_ONLY)
 #: Messages of webhooks wait for moments, and for other messages to the same host; all other work waits its turn.
 DELIVERIES = "deliver"
 
@@ -58,17 +60,18 @@ def task_name(kind: str) -> str:
     return f"fedlas.{kind}"
 
 
-#: PyTorch, ONNX Runtime and the rows of a batch. Datasets are mapped from their files and need no memory of their own.
-_BASE_BYTES = 1024**3
+#: ONNX Runtime's arenas and the rows of a batch, beside the libraries, whose size each worker knows by itself. Datasets
+#: are mapped from their files.
+_BASE_BYTES = 640 * 1024**2
 #: The upload, the network with gradients and momentum, the finishers of a race that may still be averaged, and what a
 #: checkpoint copies.
 _COPIES_OF_MODEL = 24
 
 
 def memory_of_job(model_bytes: int) -> int:
-    """Bytes of memory that calibrating a model of this size may take.
+    """Bytes of memory that calibrating a model of this size may take beside the libraries.
 
-    >>> memory_of_job(45_000_000) // 10**9
-    2
+    >>> memory_of_job(45_000_000) // 10**6
+    1751
     """
     return _BASE_BYTES + _COPIES_OF_MODEL * model_bytes

@@ -251,7 +251,10 @@ class ServiceSettings(ServingSettings, RegistrySettings):
         1, ge=1, description="Calibrations at once of `fedlas serve`: each uses all cores, or the GPU."
     )
     light_concurrency: int = Field(
-        8, ge=1, description="All other work at once of `fedlas serve`; no queue takes more than its share of these."
+        8,
+        ge=1,
+        description="All other work at once of `fedlas serve`; no queue takes more than its share of these, and "
+        "inspections and dry runs no more than half of the memory.",
     )
 
     allowed_hosts: Annotated[
@@ -343,10 +346,14 @@ class WorkerSettings(RegistrySettings):
     inspection_memory_bytes: int = Field(
         12 * GIBIBYTE,
         gt=0,
-        description="Address space of an inspection beside 16 times its upload; its memory is far less.",
+        description="Address space of an inspection beside the libraries that it loads and 16 times its upload; its "
+        "memory is far less.",
     )
     inspection_base_bytes: int = Field(
-        768 * 1024**2, gt=0, description="Memory of an inspection beside 8 times its upload, 40 times its first 64 MiB."
+        512 * 1024**2,
+        gt=0,
+        description="Memory of an inspection beside the libraries that it loads and 8 times its upload, 40 times its "
+        "first 64 MiB.",
     )
     inspection_cores: int = Field(4, ge=1, description="Cores that one inspection may use.")
     job_grace_seconds: float = Field(1800, ge=0, description="Beyond its own budget a job is ended by force.")

@@ -52,6 +52,7 @@ _REMEDIES = {
     "poisoned": "Look for its id in the worker's log; what ended its process stands there.",
     "storage_full": "Make room on the disk of the workers.",
     "timeout": "Give it more time, or fewer rows.",
+    "worker_unfit": "Run `fedlas doctor` on the worker's machine; its log has the library's own words.",
 }
 #: Due work that nobody takes for so long, although a worker for it lives and has nothing of its queue, is stuck.
 _PATIENCE_S = 30.0
@@ -287,10 +288,11 @@ def _of_queues(state: Operations) -> Iterator[Trouble]:
     if GPU_ONLY in busy:  # perhaps by a worker that takes other work only after that
         busy.add(ANY_DEVICE)
     for line in state.queue_lines():
-        if line.due and (obstacle := state.obstacles[line.queue]):
+        if (line.due or line.workers) and (obstacle := state.obstacles[line.queue]):
             yield Trouble(
-                f"{line.words}: {obstacle}.",
-                "Start one (`python -m worker`), or look why the last one has ended or stands still.",
+                f"{line.words or line.queue}: {obstacle}.",
+                "Start one (`python -m worker`), or look why the last one has ended, stands still or opens nothing: "
+                "`fedlas doctor` on its machine.",
             )
         for (queue, kind), one in state.work.items() if line.workers and line.queue not in busy else ():
             if queue == line.queue and one.oldest_seconds > _PATIENCE_S:

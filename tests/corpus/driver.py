@@ -22,8 +22,11 @@ def main(folder: Path) -> None:
     orders = json.loads((folder / "orders.json").read_text())
     # Not ru_maxrss, which begins at the size of the process that this one was forked from.
     status = Path("/proc/self/status").open()  # noqa: SIM115
-    child.take_limits(Limits(**orders["limits"]))
     confine(folder, [Path(order["file"]) for order in orders["orders"]])
+    limits = Limits(**orders["limits"])
+    cores = child._take_cores(limits.cores)
+    loaded = child.load("inspect_model")
+    child.take_limits(limits, loaded, cores=cores)
     answers = []
     for order in orders["orders"]:
         started = time.monotonic()
@@ -33,7 +36,7 @@ def main(folder: Path) -> None:
         answer = json.loads(child.answer_to(ordered, files, Path(order["folder"]), lambda event: None))
         seconds = time.monotonic() - started
         status.seek(0)
-        peak = 1024 * int(status.read().partition("VmHWM:")[2].split()[0])
+        peak = 1024 * int(status.read().partition("VmHWM:")[2].split()[0]) - loaded.resident
         answers.append({**answer, "seconds": seconds, "peak": peak})
         (folder / "answers.json").write_text(json.dumps(answers))  # as far as it came, should a file kill it
 

@@ -37,7 +37,7 @@ _KINDS = {"models": "inspect_model", "datasets": "inspect_dataset"}
 
 @dataclass(frozen=True)
 class Answer:
-    """The result for one file: a code (`"ready"` where it was accepted), and its seconds and bytes."""
+    """The result for one file: a code (`"ready"` if it was accepted), its seconds, and bytes beside the libraries."""
 
     code: str
     message: str
@@ -83,7 +83,8 @@ def run_alone(case: BadFile, folder: Path) -> Answer:
             on_event=lambda event: None,
             on_tick=lambda: None,
         )
-    return _answer(outcome, time.monotonic() - started, watch.peak)
+    assert outcome.loaded is not None, outcome.log
+    return _answer(outcome, time.monotonic() - started, watch.peak - outcome.loaded.resident)
 
 
 def run_in_turn(cases: Sequence[BadFile], folder: Path) -> list[Answer]:

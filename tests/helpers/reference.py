@@ -66,8 +66,12 @@ def _public(shown: Any, *, inherited: bool) -> Iterator[str]:
 
 
 def _is_ours(member: Any) -> bool:
-    """True where a class has it of us, with a docstring: scikit-learn adds methods of its own."""
-    return bool(inspect.getdoc(member)) and not str(getattr(member, "__module__", "")).startswith("sklearn")
+    """True where a class has it of us, with a docstring of its own: scikit-learn adds methods.
+
+    A field's default has that of its type at most; since Python 3.13 `None` has one, too.
+    """
+    documented = inspect.getdoc(member) not in (None, "", inspect.getdoc(type(member)))
+    return documented and not str(getattr(member, "__module__", "")).startswith("sklearn")
 
 
 def _signature(name: str, shown: Any) -> str:

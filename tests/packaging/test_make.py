@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.can_install import obstacles
+from deploy.can_install import note, obstacles
 from tests.packaging.conftest import ROOT
 
 _SCRIPT = ROOT / "deploy" / "can_install.py"
@@ -66,6 +66,15 @@ def test_an_old_python_and_the_other_runtime_are_named_with_their_remedies() -> 
     assert old.startswith("this is Python 3.10.12 (")
     assert old.endswith("FedLAS needs 3.11 or newer: name one, as in `make demo PYTHON=python3.11`")
     assert "/nowhere/bin/python -m pip uninstall -y onnxruntime-gpu onnxruntime" in gpu
+
+
+def test_room_for_one_build_of_pytorch_is_told_and_no_build_is_chosen(clone: Path) -> None:
+    """Between 3 and 10 GB the way to the build without CUDA is named; with PyTorch there, or more room, nothing is."""
+    told = note(5.0, has_pytorch=False, venv="/nowhere")
+    assert told.startswith("5.0 GB are free, and pip's own PyTorch for Linux, which brings CUDA, needs 10")
+    assert "/nowhere/bin/pip install torch --index-url" in told
+    assert note(5.0, has_pytorch=True, venv="/nowhere") == note(10.0, has_pytorch=False, venv="/nowhere") == ""
+    assert "index-url" not in _make(clone, "-n", "demo").stdout
 
 
 def test_every_file_of_tests_that_the_checks_name_is_there() -> None:

@@ -11,14 +11,28 @@ from worker.sandbox import confinement
 
 
 def test_it_names_what_uploads_are_opened_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A line for each control that a real sandbox reports here, and no folder is made."""
+    """A line for each control that a real sandbox reports here, memory and a sample; no folder is made."""
     monkeypatch.setenv("FEDLAS_DATA_DIR", str(tmp_path / "data"))
     lines = {line["name"]: line for line in doctor.check()}
     report = confinement.status(tmp_path)
-    assert set(lines) == {f"sandbox, {name.replace('_', ' ')}" for name in report}
+    assert set(lines) == {*(f"sandbox, {name.replace('_', ' ')}" for name in report), "memory", "an upload"}
+    assert lines["an upload"]["status"] == "ok"
+    assert "MB resident" in lines["an upload"]["found"]
     for name, state in report.items():
         assert lines[f"sandbox, {name.replace('_', ' ')}"]["status"] == ("ok" if state.startswith("on") else "warn")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_upload_that_cannot_be_opened_fails_and_little_memory_warns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit that was set too low is named with its size; 1.5 GB are called little."""
+    monkeypatch.setenv("FEDLAS_INSPECTION_BASE_BYTES", "1000000")
+    monkeypatch.setattr(doctor, "free_bytes", lambda: 1_500_000_000)
+    lines = {line["name"]: line for line in doctor.check()}
+    assert lines["an upload"]["status"] == "fail"
+    assert "FEDLAS_INSPECTION_BASE_BYTES" in lines["an upload"]["found"]
+    assert lines["memory"] == {
+        "name": "memory", "status": "warn", "found": "1.5 GB are free; a small calibration takes 2",
+    }  # fmt: skip
 
 
 def test_what_is_missing_is_a_warning_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:

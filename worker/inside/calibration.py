@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -67,9 +66,8 @@ _TRAINS = ("train", "calibration")
 
 def calibrate(order: JobOrder, files: Files, folder: Path, emit: Emit) -> JobResult:
     """Run one job and return what came of it; `calibrated.onnx`, the report, its page and diagram lie in `folder`."""
-    now = time.time()
-    progress = JobProgress(seconds_ago=max(0.0, now - (order.begun_at or now)))
-    with JobEvents(emit, progress) as tell:  # loading PyTorch may take seconds
+    progress = JobProgress()
+    with JobEvents(emit, progress) as tell:
         tell.on_stage("inspecting")
         return _calibrated(order, files, folder, emit, progress, tell)
 

@@ -1,4 +1,4 @@
-"""The child process: it takes its limits, confines itself, does one piece of work and leaves an answer."""
+"""The child process: it confines itself, loads its libraries, takes its limits, does one piece of work and answers."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from pydantic import BaseModel
 
 from fedlas.errors import DeviceTooSmall, FedLASError
 from service.confinement.confinement import lacking, lower
-from service.process_memory import lacked_memory
+from service.process_memory import held_bytes, lacked_memory
 from worker.documents import ChildEvent, WorkOrder
 from worker.inside.channel import Ask, Emit, Replies
 from worker.sandbox.confinement import confine
-from worker.sandbox.protocol import ANSWER, REQUEST, ChildAnswer, ChildError, ChildRequest, Confined, Limits
+from worker.sandbox.protocol import ANSWER, REQUEST, ChildAnswer, ChildError, ChildRequest, Confined, Limits, Loaded
 
 _OUT_OF_MEMORY = ChildError(
-    code="out_of_memory", message="opening this file took more memory than is allowed", user_error=True
+    code="out_of_memory", message="this took more memory than is allowed, or left", user_error=True
 )
 #: Not the upload's fault: the work is tried again.
 _STORAGE_FULL = ChildError(
@@ -52,6 +52,12 @@ KINDS = {
     "predict_shard": "worker.inside.batch:predict_shard",
     "fit_scores": "worker.inside.calibration:fit_scores",
 }
+#: Kind of order → what loads the libraries that its function loads on demand: PyTorch, or those that read files.
+_LIBRARIES = {
+    "inspect_dataset": "fedlas.data",
+    "inspect_model": "worker.inside.model_loading",
+    "calibrate": "worker.inside.model_loading",
+}
 #: Kinds whose function is also given what asks the supervisor what to do next.
 _ASKING = {"predict_shard"}
 #: The exit code of a child that lacks a protection which this machine has.
@@ -66,12 +72,11 @@ def main(folder: Path) -> int:
     """Do the work that the request orders and write the answer.
 
     The first event tells how this process is confined. Nothing begins where a control is off that the supervisor
-    expects to be on.
+    expects to be on. The second event tells what its libraries take; only then is a file opened.
     """
     os.environ.update(_SAME_BITS)
     write = _claim_stdout()
     request = ChildRequest[WorkOrder].model_validate_json((folder / REQUEST).read_bytes())
-    take_limits(request.limits)
     files = {name: Path(file) for name, file in request.files.items()}
     # A single thread until here: namespaces ask for it.
     report = confine(folder.resolve(), files.values())
@@ -81,11 +86,22 @@ def main(folder: Path) -> int:
     emit = _thinned(write)
     replies = Replies(emit)
     replies.listen()
+    cores = _take_cores(request.limits.cores)
+    write(loaded := load(request.order.kind))
+    take_limits(request.limits, loaded, cores=cores)
     ask = replies.ask if request.order.kind in _ASKING else None
     unfinished = folder / "answer.partial"
     unfinished.write_text(answer_to(request.order, files, folder, emit, ask))
     os.replace(unfinished, folder / ANSWER)
     return 0
+
+
+def load(kind: str) -> Loaded:
+    """Load what this kind of work needs; an error, or the end of this process, is the machine's fault."""
+    began = time.monotonic()
+    for module in (KINDS[kind].partition(":")[0], _LIBRARIES.get(kind, __name__)):
+        import_module(module)
+    return Loaded(**held_bytes(), seconds=time.monotonic() - began)
 
 
 def answer_to(order: WorkOrder, files: Mapping[str, Path], folder: Path, emit: Emit, ask: Ask | None = None) -> str:
@@ -137,21 +153,21 @@ def _thinned(write: Callable[[BaseModel], None]) -> Emit:
     return emit
 
 
-def take_limits(limits: Limits) -> None:
-    """Limit this process; what is None stays as it is."""
-    sizes = {
-        resource.RLIMIT_AS: limits.address_space,
-        resource.RLIMIT_DATA: limits.memory,
-        resource.RLIMIT_FSIZE: limits.file_size,
-    }
-    for kind, size in sizes.items():
-        if size is not None:
-            lower(kind, size)
-    lower(resource.RLIMIT_CPU, math.ceil(limits.seconds) * _take_cores(limits.cores))
+def take_limits(limits: Limits, loaded: Loaded, *, cores: int) -> None:
+    """Limit what this process takes beside what it has loaded; what is None stays as it is."""
+    sizes = (
+        (resource.RLIMIT_AS, limits.address_space, loaded.address_space),
+        (resource.RLIMIT_DATA, limits.memory, loaded.data),
+        (resource.RLIMIT_FSIZE, limits.file_size, 0),
+        (resource.RLIMIT_CPU, math.ceil(limits.seconds) * cores, math.ceil(time.process_time())),
+    )
+    for kind, most, taken in sizes:
+        if most is not None:
+            lower(kind, taken + most)
 
 
 def _take_cores(most: int | None) -> int:
-    """Run on so many cores, any of them; returns how many there are."""
+    """Run on this many cores, any of them; returns how many there are. Libraries count them when they are loaded."""
     if sys.platform != "linux":
         return os.cpu_count() or 1
     usable = sorted(os.sched_getaffinity(0))

@@ -6,7 +6,6 @@ time, since two would share its memory, and none of them knows how much the othe
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -20,13 +19,16 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from service.registry.object_store import try_lock
+
 _LOG = logging.getLogger("fedlas.worker")
 
 #: The child's ways to say that a card's memory does not hold its network, and that the card failed: no fault of a job.
 CARD_TOO_SMALL = "card_too_small"
 CARD_FAILED = "card_failed"
-#: A driver that hangs answers nobody; PyTorch, from a slow disk, needs half of it.
-_ANSWER_S = 60.0
+#: A driver that hangs answers nobody. PyTorch with CUDA is 2.5 GB, which a cold disk of 20 MB/s reads in two minutes.
+_DRIVER_S = 60.0
+_PYTORCH_S = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +98,12 @@ def _listed_cards() -> list[Card]:
     return [card for card in found if card.uuid not in {part.gpu for part in found if part.uuid != part.gpu}]
 
 
-def _written_by(*command: str) -> str:
+def _written_by(*command: str, seconds: float | None = None) -> str:
     """The text that a program has written when it ends, or its time does; raises OSError where there is none."""
     with tempfile.TemporaryFile() as file:
         program = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.DEVNULL)
         with suppress(subprocess.TimeoutExpired):
-            program.wait(_ANSWER_S)
+            program.wait(seconds or _DRIVER_S)
         program.kill()  # and is not waited for: the driver may hold it where no signal reaches it
         file.seek(0)
         return file.read().decode(errors="replace")
@@ -110,7 +112,9 @@ def _written_by(*command: str) -> str:
 @cache
 def obstacle() -> str | None:
     """Reason why PyTorch does not compute on the GPU, with the remedy; tried once, in a process that ends."""
-    lines = re.findall(r"^.*}$", _written_by(sys.executable, "-m", "fedlas.cli.devices"), re.MULTILINE)
+    lines = re.findall(
+        r"^.*}$", _written_by(sys.executable, "-m", "fedlas.cli.devices", seconds=_PYTORCH_S), re.MULTILINE
+    )
     finding = next(
         (finding for finding in map(json.loads, lines) if finding["topic"] == "PyTorch"),
         {"status": "fail", "found": "the trial of PyTorch has said nothing", "remedy": "run fedlas doctor"},
@@ -142,11 +146,7 @@ class Cards:
         self.folder.mkdir(parents=True, exist_ok=True)
         for card in list(self.known):
             with (self.folder / card.uuid.replace("/", "-")).open("ab") as lock:  # older drivers: MIG-GPU-…/1/0
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    continue
-                if all(other.uuid != card.uuid for other in visible_cards()):
+                if not try_lock(lock.fileno()) or all(other.uuid != card.uuid for other in visible_cards()):
                     continue
                 self.known.sort(key=card.__eq__)  # the last one next time: work that it fails is tried on another
                 self.told = False

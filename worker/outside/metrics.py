@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import get_args
 
-from prometheus_client import REGISTRY, Counter, Histogram, disable_created_metrics, start_http_server
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram, disable_created_metrics, start_http_server
 
 from fedlas.contract.events import Stage
 from service.registry.queues import QUEUE_OF, QUEUES
@@ -64,6 +64,11 @@ STAGE_SECONDS = Histogram(
 )
 for _stage in ("queued", *get_args(Stage)):
     STAGE_SECONDS.labels(_stage)
+
+LOADED_BYTES = Gauge(
+    "fedlas_worker_loaded_bytes", "Memory of a process that has loaded PyTorch, before it opens an upload.", ["kind"]
+)
+LOADING_SECONDS = Gauge("fedlas_worker_loading_seconds", "Time that such a process took to load its libraries.")
 
 _codes: set[str] = set()
 

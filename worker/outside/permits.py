@@ -27,7 +27,7 @@ from kombu.entity import Queue
 
 from service.queue import BROKER_ERRORS, PermitSender
 from service.registry.errors import RegistryError
-from service.registry.queues import ANY_DEVICE, GPU_ONLY
+from service.registry.queues import ANY_DEVICE, GPU_ONLY, PLAN, QUEUE_OF
 from service.registry.registry import Registry
 from service.registry.repositories import Claim, Permit
 from worker.outside import metrics
@@ -159,10 +159,15 @@ def surviving(failure: str) -> Iterator[None]:
 
 #: Queues of one share: a training is one, on whichever device, and a worker has as many threads as cards.
 _SHARED = {GPU_ONLY: ANY_DEVICE}
+#: Queues whose work is short, and loads PyTorch for each piece.
+_LOADING = (QUEUE_OF["inspect"], QUEUE_OF[PLAN])
 
 
 class Places:
     """The threads of a worker, shared equally among its queues: no queue takes more, so none waits behind another.
+
+    Attributes:
+        most_loading: inspections and dry runs at a time, as many as fit into memory.
 
     >>> places = Places(["inspect", "deliver"], threads=4)
     >>> [places.take("deliver"), places.free("deliver"), places.take("deliver"), places.free("deliver")]
@@ -172,7 +177,7 @@ class Places:
     """
 
     def __init__(self, queues: Sequence[str], *, threads: int) -> None:
-        self._threads = threads
+        self._threads = self.most_loading = threads
         self._share = max(1, threads // max(1, len({_SHARED.get(queue, queue) for queue in queues})))
         self._taken: Counter[str] = Counter()
         self._changed = threading.Condition()
@@ -189,14 +194,17 @@ class Places:
     def free(self, queue: str) -> int:
         """How many more permits of this queue could be used now."""
         with self._changed:
-            return max(
-                0, min(self._share - self._taken[_SHARED.get(queue, queue)], self._threads - self._taken.total())
-            )
+            return max(0, min(self._left(queue), self._threads - self._taken.total()))
 
     def has_share(self, queue: str) -> bool:
-        """True where this queue may have more; all threads may be taken nevertheless."""
+        """True if this queue may have more; all threads may be taken nevertheless."""
         with self._changed:
-            return self._taken[_SHARED.get(queue, queue)] < self._share
+            return self._left(queue) > 0
+
+    def _left(self, queue: str) -> int:
+        share = self._share - self._taken[_SHARED.get(queue, queue)]
+        loading = sum(self._taken[one] for one in _LOADING)
+        return min(share, self.most_loading - loading) if queue in _LOADING else share
 
     @property
     def in_use(self) -> int:

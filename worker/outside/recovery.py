@@ -113,11 +113,11 @@ class Reaper:
                     self._take(permit)
 
     def _register(self) -> None:
-        settings = self._settings
+        settings, unfit = self._settings, self._supervisor.unfit
         # A job holds its network, and what it is trained with, in the memory of its card.
         mine = min(
             [
-                settings.resolved_memory_bytes,
+                max(0, settings.resolved_memory_bytes - self._supervisor.library_bytes),
                 *(one.memory_bytes for one in self._permits.cards.known if one.memory_bytes),
             ]
         )
@@ -130,11 +130,18 @@ class Reaper:
                 gpu=GPU_ONLY in self._permits.queues,
                 memory_bytes=mine,
                 release=version("fedlas"),
+                unfit=unfit,
             )
             others = unit.workers.living(within_seconds=_LEASES * settings.lease_seconds)
-        # Work too large for all workers of a queue is tried by the largest of them, and does not wait for ever.
-        larger = {queue for other in others if other.memory_bytes > mine for queue in other.queues}
-        self._permits.max_memory = dict.fromkeys(larger, mine)
+        # Work too large for all workers of a queue is tried by the largest of them, and does not wait for ever. If this
+        # one opens nothing, it leaves all to others; without any it tells each sender why.
+        fitter = {
+            queue
+            for other in others
+            if other.unfit is None and (unfit is not None or other.memory_bytes > mine)
+            for queue in other.queues
+        }
+        self._permits.max_memory = dict.fromkeys(fitter, mine if unfit is None else -1)
 
     def _release(self) -> None:
         with self._registry.read() as unit:

@@ -12,9 +12,11 @@ import threading
 import time
 from collections.abc import Callable, Collection
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from fedlas.contract.records import RecordError
+from service.process_memory import oom_kills
 from service.registry.errors import LeaseLost, RegistryError, Unavailable, WorkGone
 from service.registry.registry import Registry, UnitOfWork
 from service.registry.repositories import Claim
@@ -23,7 +25,7 @@ from worker.outside import metrics
 from worker.outside.cards import CARD_FAILED, CARD_TOO_SMALL
 from worker.outside.checkpoint_upload import CheckpointUploader
 from worker.outside.kinds import WorkKind, kind_of
-from worker.outside.kinds.base import given_up, log_started
+from worker.outside.kinds.base import KILLED, KILLED_FOR_MEMORY, given_up, lasting_error, log_started
 from worker.sandbox import process as sandbox
 from worker.sandbox.process import ChildOutcome
 from worker.sandbox.protocol import Replies
@@ -32,7 +34,7 @@ _LOG = logging.getLogger("fedlas.worker")
 
 #: News of a child are written so soon, and no more often: a race of small networks has hundreds of epochs a second.
 _NEWS_S = 0.5
-#: Work that this worker cannot do (no disk, no database) waits for so long.
+#: Work that this worker cannot do (no disk, no database, no protection) waits for so long.
 _PAUSE_S = 5.0
 #: Work of a kind that is newer than this release waits for so long.
 _NEWER_S = 60.0
@@ -41,7 +43,6 @@ _PUBLISH_S = 3600.0
 _HAND_BACK_S = 5.0
 _TICK_S = 0.5
 _MAX_PAUSE_S = 15.0
-_MAX_REST_S = 300.0
 #: How long checkpoints of a child that has died, or must stop, may take to be kept.
 _KEEP_DEAD_S = 10.0
 _KEEP_STOPPING_S = 5.0
@@ -111,10 +112,6 @@ class Stopping(Exception):
     """A signal that this worker is shutting down."""
 
 
-class Unprotected(Exception):
-    """A child lacked a protection that this machine has; the child has opened nothing."""
-
-
 #: Reasons to end a child before it has answered, as metrics call them.
 _INTERRUPTIONS: dict[type[Exception], str] = {
     Cancelled: "cancelled",
@@ -129,6 +126,10 @@ class Supervisor:
 
     Args:
         expected: what children are confined with on this machine; one that lacks any of it opens nothing.
+
+    Attributes:
+        unfit: why this worker can open no upload; None if it can, or as long as its trial has not ended.
+        library_bytes: resident memory of a child that has loaded its libraries; 0 until that is known.
     """
 
     def __init__(
@@ -142,10 +143,11 @@ class Supervisor:
     ) -> None:
         self._settings = settings
         self._expected = expected
-        self._unprotected = 0  # children in a row that lacked a protection
         self._registry = registry
         self.name = name
         self.stopping = stopping or threading.Event()
+        self.unfit: str | None = None
+        self.library_bytes = 0
 
     def execute(
         self, claim: Claim, *, show: Callable[[Claim], None] = lambda claim: None, devices: str | None = None
@@ -179,8 +181,6 @@ class Supervisor:
             self._settle(lambda unit: work.handed_back(unit, "its worker was stopped"), work.claim)
         except Unavailable as error:
             self._postpone(work, str(error))
-        except Unprotected:
-            self._postpone_unprotected(work)
         except Exception as error:
             full = isinstance(error, OSError) and error.errno in FULL
             # With room a child had filled the disk, and its files are gone by now.
@@ -189,20 +189,13 @@ class Supervisor:
                 return None
             _LOG.exception("%s failed in the worker itself", work.claim)
             metrics.WORK_RELEASED.labels("worker_failed").inc()
-            reason = f"the worker failed: {type(error).__name__}"
+            reason = f"the worker failed: {type(error).__name__}: {error}"
             self._settle(lambda unit: work.lost(unit, reason), work.claim)
 
     def _postpone(self, work: WorkKind, reason: str, seconds: float = _PAUSE_S) -> None:
         _LOG.warning("%s is tried again in %.0f s: %s", work.claim, seconds, reason)
         metrics.WORK_RELEASED.labels("postponed").inc()
         self._settle(lambda unit: work.handed_back(unit, reason, after_seconds=seconds), work.claim)
-
-    def _postpone_unprotected(self, work: WorkKind) -> None:
-        """Postpone the work, longer each time in a row; this thread pauses too: its next child may lack the same."""
-        self._unprotected += 1
-        pause = min(_PAUSE_S * 2 ** min(self._unprotected - 1, 6), _MAX_REST_S)
-        self._postpone(work, "its process could not be protected", pause)
-        self.stopping.wait(_PAUSE_S)
 
     def _attempt(self, work: WorkKind, claim: Claim, devices: str | None) -> None:
         settings = self._settings
@@ -225,6 +218,7 @@ class Supervisor:
                 ) as uploader,
             ):
                 work.keep, work.ask = uploader.submit, uploader.ask
+                killed_before = oom_kills()
                 try:
                     outcome = metrics.counted_child(
                         claim.kind,
@@ -243,7 +237,10 @@ class Supervisor:
                     raise
                 if outcome.died or (outcome.error is not None and outcome.error.code in (CARD_FAILED, CARD_TOO_SMALL)):
                     uploader.drain(_KEEP_DEAD_S)
-                self._conclude(work, outcome, folder, time.monotonic() - began, renewal)
+                if outcome.died == KILLED and oom_kills() > killed_before:
+                    outcome = replace(outcome, died=KILLED_FOR_MEMORY)
+                error = lasting_error(outcome, prepared.limits, unfit=self.unfit)
+                self._conclude(work, outcome, error, folder, time.monotonic() - began, renewal)
 
     def _check(self, *threads: CheckpointUploader | LeaseRenewal) -> None:
         for thread in threads:
@@ -252,30 +249,30 @@ class Supervisor:
             raise Stopping
 
     def _conclude(
-        self, work: WorkKind, outcome: ChildOutcome, folder: Path, seconds: float, renewal: LeaseRenewal
+        self,
+        work: WorkKind,
+        outcome: ChildOutcome,
+        error: RecordError | None,
+        folder: Path,
+        seconds: float,
+        renewal: LeaseRenewal,
     ) -> None:
         claim = work.claim
         if outcome.unprotected is not None:
             _LOG.error("%s was not begun: its process lacks what this machine has: %s", claim, outcome.unprotected)
-            raise Unprotected
-        self._unprotected = 0
+            raise Unavailable("unprotected", "its process could not be protected")
         if outcome.result is not None:
             result = outcome.result
             self._publish(lambda: work.succeeded(result, folder), renewal)
             work.log_done(seconds)
-        elif outcome.error is not None and outcome.error.code == STORAGE_FULL:
+        elif error is not None and error.code == STORAGE_FULL:
             raise OSError(errno.ENOSPC, "the child found the disk full")
-        elif outcome.error is not None and outcome.error.code != CARD_FAILED:
-            error = RecordError(**outcome.error.model_dump())
+        elif error is not None:
             if not error.user_error:
                 _LOG.error("%s failed after %.1f s: %s\n%s", claim, seconds, error.code, outcome.log)
             self._publish(lambda: work.failed(error), renewal)
             if error.user_error:
                 _LOG.info("%s refused after %.1f s: %s", claim, seconds, error.code)
-        elif outcome.died == "timeout":
-            message = f"it was ended by force after {seconds:.0f} s"
-            timed_out = RecordError(code="timeout", message=message, user_error=False)
-            self._publish(lambda: work.failed(timed_out), renewal)
         else:
             # What a child says may be meant for the operator's terminal.
             said = outcome.died if outcome.error is None else "".join(filter(str.isprintable, outcome.error.message))

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -21,7 +20,6 @@ _NEW_NAMESPACES = 0x7E020000  # CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER,
 _CALLS = Filter(
     conditions={"clone": (Condition(0, _NEW_NAMESPACES, 0),), "socket": (Condition(0, 0xFFFFFFFF, _AF_UNIX),)}
 )
-_PROBE_S = 30
 #: Control → what it is for, and what permits it where it is off.
 CONTROLS = {
     "network": ("no network", "allow user namespaces (sysctl user.max_user_namespaces), or seccomp"),
@@ -61,18 +59,11 @@ def confine(folder: Path, inputs: Iterable[Path]) -> Report:
 def status(root: Path | None = None) -> Report:
     """Controls that `confine` has on this machine, tried in a process that ends; children's folders lie in `root`."""
     with tempfile.TemporaryDirectory(dir=root) as folder, tempfile.NamedTemporaryFile(dir=root) as given:
-        done = subprocess.run(
-            [sys.executable, "-P", "-m", "worker.sandbox.confinement", folder, given.name],
-            capture_output=True, timeout=_PROBE_S, check=False, stdin=subprocess.DEVNULL, text=True,
-        )  # fmt: skip
-    try:
-        return dict(json.loads(done.stdout))
-    except ValueError:
-        return {"files": f"off: the trial failed with exit code {done.returncode}: {done.stderr[-500:]}"}
+        return confinement.tried([sys.executable, "-P", "-m", "worker.sandbox.confinement", folder, given.name])
 
 
 def warnings(report: Report) -> list[str]:
-    return [control.found for control in confinement.protections(report, _WARNED_OF, HARM) if not control.on]
+    return [line["found"] for line in confinement.protections(report, _WARNED_OF, HARM) if line["status"] != "ok"]
 
 
 def _found(path: Path) -> Path | None:

@@ -21,13 +21,23 @@ import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from textwrap import indent
 
 from service.confinement.confinement import lacking
-from worker.sandbox.protocol import ANSWER, REQUEST, ChildAnswer, ChildError, ChildRequest, JsonObject, Order, Replies
+from worker.sandbox.protocol import (
+    ANSWER,
+    REQUEST,
+    ChildAnswer,
+    ChildError,
+    ChildRequest,
+    JsonObject,
+    Loaded,
+    Order,
+    Replies,
+)
 
 
 @cache
@@ -72,6 +82,8 @@ _PASSED_ON = (
     *("OMP_NUM_THREADS", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"),
 )
 _TICK_S = 0.5
+#: From its start until its libraries are loaded: CUDA's are 2.5 GB, which a cold disk of 20 MB/s reads in two minutes.
+_LOADING_S = 600.0
 _MAX_EVENT = 1024**2
 
 
@@ -83,6 +95,7 @@ class ChildOutcome:
     error: ChildError | None = None
     died: str | None = None  # "signal 9", "exit code 1", "timeout"
     unprotected: str | None = None  # which protections it lacked: nothing was opened
+    loaded: Loaded | None = None  # None: it ended while it loaded its libraries, and nothing was opened
     log: str = ""
 
 
@@ -187,46 +200,57 @@ def run(
     """
     replies = replies or Replies()
     (folder / REQUEST).write_text(request.model_dump_json())
-    stream = _EventStream(on_event, request.expected)
-    with (folder / "log.txt").open("wb") as log:
-        child = subprocess.Popen(
-            [sys.executable, "-P", "-m", "worker.inside.child", str(folder)],
-            stdin=subprocess.PIPE,  # replies; its closing is the child's signal that its supervisor is gone
-            stdout=subprocess.PIPE,
-            stderr=log,
-            cwd=folder,
-            env=_environment(folder, devices),
-            start_new_session=True,
-        )
+    stream = _EventStream(on_event, request.expected, request.limits.seconds)
+    try:
+        with (folder / "log.txt").open("wb") as log:
+            child = subprocess.Popen(
+                [sys.executable, "-P", "-m", "worker.inside.child", str(folder)],
+                stdin=subprocess.PIPE,  # replies; its closing is the child's signal that its supervisor is gone
+                stdout=subprocess.PIPE,
+                stderr=log,
+                cwd=folder,
+                env=_environment(folder, devices),
+                start_new_session=True,
+            )
+    except (FileNotFoundError, PermissionError) as error:  # others may pass: too many processes, too little memory
+        return ChildOutcome(died=f"it cannot be started: {error}")
     assert child.stdin is not None
     replies.connect(child.stdin.fileno())
     try:
-        died = _watch(child, request.limits.seconds, stream, on_tick, replies)
+        died = _watch(child, stream, on_tick, replies)
     finally:
         replies.disconnect()
         code = _kill_group(child)
     if stream.lacking:
         return ChildOutcome(unprotected="; ".join(stream.lacking), log=log_tail(folder))
     ended = f"signal {-code}" if code < 0 else f"exit code {code}"
-    return read_outcome(folder, died or (ended if code else None))
+    return replace(read_outcome(folder, died or (ended if code else None)), loaded=stream.loaded)
 
 
 class _EventStream:
-    """A child's events; the first, sent before the child opens anything, reports how it is confined."""
+    """A child's events; the first two, sent before it opens anything, report how it is confined and what it loaded.
 
-    def __init__(self, on_event: Callable[[JsonObject], None], expected: Collection[str]) -> None:
+    Attributes:
+        deadline: of loading, and then of its work.
+    """
+
+    def __init__(self, on_event: Callable[[JsonObject], None], expected: Collection[str], seconds: float) -> None:
         self._on_event = on_event
         self._expected = expected
+        self._seconds, self.deadline = seconds, time.monotonic() + _LOADING_S
         self._began = False
         self.lacking: list[str] = []
+        self.loaded: Loaded | None = None
 
     def take(self, event: JsonObject) -> None:
-        """Pass an event on; the first is judged here."""
-        if self._began:
+        """Pass an event on; the first two are for this class."""
+        if self.loaded is not None:
             self._on_event(event)
-            return
-        self._began = True
-        self.lacking = lacking(event.get("confined"), self._expected)
+        elif self._began:
+            self.loaded, self.deadline = Loaded.model_validate(event), time.monotonic() + self._seconds
+        else:
+            self._began = True
+            self.lacking = lacking(event.get("confined"), self._expected)
 
 
 def _environment(folder: Path, devices: str | None) -> dict[str, str]:
@@ -244,10 +268,9 @@ def _environment(folder: Path, devices: str | None) -> dict[str, str]:
 
 
 def _watch(
-    child: subprocess.Popen[bytes], seconds: float, stream: _EventStream, on_tick: Callable[[], None], replies: Replies
+    child: subprocess.Popen[bytes], stream: _EventStream, on_tick: Callable[[], None], replies: Replies
 ) -> str | None:
     assert child.stdout is not None
-    deadline = time.monotonic() + seconds
     pending = b""
     with selectors.DefaultSelector() as selector:
         selector.register(child.stdout, selectors.EVENT_READ)
@@ -267,11 +290,11 @@ def _watch(
             on_tick()
             if replies.ignored:
                 return "it reads no replies"
-            if time.monotonic() > deadline:
+            if time.monotonic() > stream.deadline:
                 return "timeout"
     while not _has_ended(child):  # it closed its pipe and is about to end, or only pretends to
         on_tick()
-        if time.monotonic() > deadline:
+        if time.monotonic() > stream.deadline:
             return "timeout"
         time.sleep(_TICK_S / 10)
     return None

@@ -17,6 +17,7 @@ from service.api.plumbing.metrics import by_queue
 from service.api.plumbing.probes import Probes
 from service.api.plumbing.routing import Route
 from service.api.plumbing.services import Services, ServicesDep
+from service.registry.queues import QUEUE_OF
 from service.registry.repositories.workers import SILENT_S
 
 
@@ -75,6 +76,10 @@ class Readiness(BaseModel):
     workers: dict[str, int] | None = Field(
         description="Living workers by the queue that they take from, for information only; null where it is not known."
     )
+    uploads: str | None = Field(
+        description="The reason why no upload can be opened, for example that no worker can load PyTorch; null if one "
+        "can. Predictions go on without."
+    )
     inference: str | None = Field(
         description="The execution provider of ONNX Runtime that predictions run on; null while there is none."
     )
@@ -93,26 +98,27 @@ async def healthz() -> Health:
 )
 async def readyz(services: ServicesDep) -> JSONResponse:
     """Check that the service is ready: database, broker, storage and serving; 503 with what cannot be reached."""
-    checked, workers = await asyncio.gather(outcomes(services), _workers(services))
+    checked, (workers, obstacle) = await asyncio.gather(outcomes(services), _workers(services))
     ready = all(one.error is None for one in checked)
     content = {
         "status": "ready" if ready else "not_ready",
         "checks": {one.name: "ok" if one.error is None else f"unavailable: {one.error}" for one in checked},
         "workers": workers,
+        "uploads": obstacle,
         "inference": ", ".join(services.served_models.processes()) or None,
     }
     return JSONResponse(content, 200 if ready else 503)
 
 
-async def _workers(services: Services) -> Mapping[str, int] | None:
-    def count() -> Mapping[str, int]:
+async def _workers(services: Services) -> tuple[Mapping[str, int] | None, str | None]:
+    def count() -> tuple[Mapping[str, int], str | None]:
         with services.registry.read() as unit:
-            return by_queue(unit.workers.living(within_seconds=SILENT_S))
+            return by_queue(unit.workers.living(within_seconds=SILENT_S)), unit.workers.obstacle(QUEUE_OF["inspect"])
 
     try:
         return await services.probes.run("workers", count)
     except Exception:  # the checks name what is unavailable
-        return None
+        return None, None
 
 
 @router.get(

@@ -11,7 +11,7 @@ from typing import TypeAlias
 from sqlalchemy import ColumnElement, case, delete, func, literal, or_, select
 from sqlalchemy import Row as SqlRow
 
-from service.registry.queues import TAKERS, WORK_KINDS
+from service.registry.queues import OPENING, TAKERS, WORK_KINDS
 from service.registry.repositories.records import Repository
 from service.registry.repositories.work import PARENT_ID
 from service.registry.tables import Batch, Calibrator, Dataset, Event, Job, Model, Work, WorkerProcess
@@ -31,11 +31,12 @@ class Workers(Repository):
         gpu: bool,
         memory_bytes: int,
         release: str | None = None,
+        unfit: str | None = None,
     ) -> None:
         moment = self.now
         row = self.session.get(WorkerProcess, name)
         if row is not None and row.process == process:
-            row.seen_at = moment
+            row.seen_at, row.memory_bytes, row.unfit = moment, memory_bytes, unfit
             return
         self.session.merge(
             WorkerProcess(
@@ -46,6 +47,7 @@ class Workers(Repository):
                 gpu=gpu,
                 memory_bytes=memory_bytes,
                 release=release,
+                unfit=unfit,
                 started_at=moment,
                 seen_at=moment,
             )
@@ -66,14 +68,16 @@ class Workers(Repository):
     def obstacle(self, queue: str, holder: str | None = None) -> str | None:
         """Obstacle to work of this queue, perhaps claimed by `holder`; None where it waits its turn."""
         now = self.now
-        ages = {one.name: (now - one.seen_at).total_seconds() for one in self.known if queue in one.queues}
+        takers = [one for one in self.known if queue in one.queues]
+        ages = {one.name: (now - one.seen_at).total_seconds() for one in takers}
         silent = {name: age for name, age in ages.items() if age > SILENT_S}
+        unfit = [one.unfit for one in takers if one.name not in silent and queue in OPENING]
         is_served = len(silent) < len(ages)
         if holder in silent:
             others = "another one goes on with it when its lease ends" if is_served else "no other one takes it"
             return f"the worker that runs this has not been heard of for {_roughly(silent[holder])}; {others}"
         if is_served:
-            return None
+            return unfit[0] if unfit and None not in unfit else None
         if not silent:
             return f"no worker takes this yet; there is none {TAKERS[queue]}"
         verb, last = "has" if len(silent) == 1 else "have", _roughly(min(silent.values()))

@@ -231,6 +231,7 @@ class WorkerProcess(Base):
     gpu: Mapped[bool]
     memory_bytes: Mapped[int] = mapped_column(BigInteger)
     release: Mapped[str | None] = mapped_column(String(40))  # of this service; None where it says none
+    unfit: Mapped[str | None] = mapped_column(Text)  # why it can open no upload; None if it can, or has not tried yet
     started_at: Mapped[datetime]
     seen_at: Mapped[datetime]
 

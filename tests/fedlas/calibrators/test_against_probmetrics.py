@@ -11,7 +11,9 @@ from fedlas.calibrators import Calibrator, MatrixScaling, QuadraticScaling, Vect
 from tests.helpers.drawn_labels import drawn, nll, normal, two_classes
 
 pytestmark = pytest.mark.filterwarnings(
-    "ignore:`torch.jit.script` is deprecated:DeprecationWarning",  # what it is built on says so at import
+    # What it is built on says so at import; in another category since PyTorch 2.14, in other words on Python 3.14.
+    "ignore:`torch.jit.script` is deprecated:DeprecationWarning",
+    "ignore:`torch.jit.script` is (deprecated|not supported in Python 3.14):FutureWarning",
     "ignore:'penalty' was deprecated:FutureWarning",  # how it calls scikit-learn
 )
 

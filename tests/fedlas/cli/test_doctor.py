@@ -201,6 +201,14 @@ def test_a_living_server_is_examined(idle: str, monkeypatch: pytest.MonkeyPatch)
     assert found["version"]["found"] == f"the server is {__version__}, this is {__version__}"
 
 
+def test_a_server_that_can_open_no_upload_fails() -> None:
+    """The server's sentence is printed if a worker lives that takes uploads."""
+    ready = {"checks": {}, "workers": {"inspect": 1}, "uploads": "it cannot load PyTorch"}
+    found = {line["name"]: (line["status"], line["found"]) for line in doctor._readiness(ready)}
+    assert found["uploads"] == ("fail", "it cannot load PyTorch")
+    assert "uploads" not in {line["name"] for line in doctor._readiness({**ready, "workers": {}})}
+
+
 @pytest.mark.parametrize(
     ("key", "found"),
     [("wrong", "the server does not know this key"), (None, "the server wants a key, and none is set")],

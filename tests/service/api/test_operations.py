@@ -15,10 +15,10 @@ from service.registry.queues import QUEUES
 from tests.helpers.api import Api, MakeApi
 
 
-def beat(api: Api, name: str, queues: list[str]) -> None:
-    """A worker lives."""
+def beat(api: Api, name: str, queues: list[str], *, unfit: str | None = None) -> None:
+    """A worker lives, and may be able to open no upload."""
     with api.registry.write() as unit:
-        unit.workers.heartbeat(name, machine="m", process=name, queues=queues, gpu=False, memory_bytes=1)
+        unit.workers.heartbeat(name, machine="m", process=name, queues=queues, gpu=False, memory_bytes=1, unfit=unfit)
 
 
 def test_living_workers_are_counted_by_queue(api: Api) -> None:
@@ -32,6 +32,17 @@ def test_living_workers_are_counted_by_queue(api: Api) -> None:
         row.seen_at = row.seen_at.replace(year=2020)
     workers = api.client.get("/readyz").json()["workers"]
     assert workers == {"inspect": 2, "plan": 0, "calibrate.cpu": 1, "calibrate.gpu": 0, "predict": 0, "deliver": 1}
+
+
+def test_whether_uploads_can_be_opened_is_told(api: Api) -> None:
+    """`uploads` says why none can be opened, and nothing as soon as one worker can."""
+    assert api.client.get("/readyz").json()["uploads"].startswith("no worker takes this yet")
+    for unfit in ("it cannot load PyTorch", "it cannot load ONNX"):
+        beat(api, "a", ["inspect", "calibrate.cpu"], unfit=unfit)
+        assert api.client.get("/readyz").json()["uploads"] == unfit
+    assert "it cannot load ONNX" in api.client.get("/operations").text
+    beat(api, "b", ["inspect"])
+    assert api.client.get("/readyz").json()["uploads"] is None
 
 
 def test_a_broker_that_hangs_does_not_hang_the_probe(make_api: MakeApi) -> None:

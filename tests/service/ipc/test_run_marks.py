@@ -15,8 +15,8 @@ import pytest
 
 from service.ipc import run_marks
 from service.ipc.run_marks import RunMarks, RunRecord
-from service.processes import child_process
-from service.processes.child_process import fault, oom_kills
+from service.process_memory import oom_kills
+from service.processes.child_process import fault
 
 LOOP, OTHER, THIRD = "10" * 32, "20" * 32, "30" * 32
 #: A process whose event loop runs one model, and another thread a second one, which may crash.
@@ -123,11 +123,10 @@ def test_threads_share_the_places(record: RunRecord) -> None:
     assert len({marks.of(LOOP).begin() for _ in range(64)} - {None}) == 64
 
 
-def test_what_the_kernel_has_killed_for_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_kernel_has_killed_for_memory(tmp_path: Path) -> None:
     """The kernel's count of processes killed for memory is read where it has one."""
     assert oom_kills() >= 0
     figures = tmp_path / "vmstat"
-    monkeypatch.setattr(child_process, "_FIGURES", figures)
-    assert oom_kills() == 0
+    assert oom_kills(figures) == 0
     figures.write_text("nr_free_pages 1\noom_kill 12\nnuma_hit 3\n")
-    assert oom_kills() == 12
+    assert oom_kills(figures) == 12

@@ -75,6 +75,7 @@ def test_tables_of_a_pre_release_become_todays(settings: ServiceSettings, tmp_pa
             "ADD COLUMN promoted BOOLEAN",
         ):
             connection.execute(sa.text(f"ALTER TABLE jobs {change}"))
+        connection.execute(sa.text("ALTER TABLE workers DROP COLUMN unfit"))
         for table in ("api_keys", "served_changes"):
             connection.execute(sa.text(f"DROP TABLE {table}"))
         connection.execute(sa.text("UPDATE alembic_version SET version_num = '0018'"))

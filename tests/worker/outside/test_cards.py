@@ -119,7 +119,7 @@ def test_without_the_drivers_tools_device_files_count(tmp_path: Path, monkeypatc
 def test_a_driver_that_hangs_has_no_cards(smi: Smi, monkeypatch: pytest.MonkeyPatch) -> None:
     """The question ends with its time."""
     smi("", then="exec sleep 60")
-    monkeypatch.setattr(cards, "_ANSWER_S", 0.2)
+    monkeypatch.setattr(cards, "_DRIVER_S", 0.2)
     assert visible_cards() == []
 
 

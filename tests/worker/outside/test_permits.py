@@ -83,6 +83,20 @@ def test_a_queue_takes_no_more_than_its_share_of_the_threads() -> None:
     assert (few.has_share("inspect"), few.free("inspect")) == (True, 0)
 
 
+def test_no_more_is_opened_at_a_time_than_fits_into_memory() -> None:
+    """Inspections and dry runs share what memory allows, and webhooks do not wait for them."""
+    places = Places(["inspect", "plan", "predict", "deliver"], threads=32)
+    places.most_loading = 3
+    assert (places.free("inspect"), places.free("deliver")) == (3, 8)
+    places.take("inspect")
+    places.take("plan")
+    assert (places.free("inspect"), places.free("plan"), places.has_share("plan")) == (1, 1, True)
+    places.take("inspect")
+    assert (places.free("plan"), places.has_share("inspect"), places.free("deliver")) == (0, False, 8)
+    places.leave("plan")
+    assert places.free("plan") == 1
+
+
 def test_trainings_have_one_share_on_whichever_device() -> None:
     """A worker with two cards and two threads trains two jobs at once, from one of its queues or from both."""
     places = Places([GPU_ONLY, ANY_DEVICE], threads=2)

@@ -14,12 +14,13 @@ import pytest
 
 from service.registry import tables
 from service.registry.errors import Conflict, LeaseLost
-from service.registry.presenters import job_record
+from service.registry.presenters import dataset_record, job_record
 from service.registry.registry import Registry
 from service.registry.settings import ServiceSettings, WorkerSettings
 from tests.helpers.service import until
-from tests.helpers.work import add_dataset, add_job, execute, hurried, reaper_of, state_of
+from tests.helpers.work import add_dataset, add_job, add_worker, execute, hurried, reaper_of, state_of
 from worker.outside.kinds import kind_of
+from worker.outside.kinds.base import KILLED_FOR_MEMORY
 from worker.outside.supervisor import Cancelled, LeaseRenewal, Supervisor
 from worker.sandbox.process import ChildOutcome, machine, process_mark
 from worker.sandbox.protocol import ChildError
@@ -126,17 +127,24 @@ def test_a_lease_is_renewed_and_its_loss_is_noticed(registry: Registry, worker_s
     assert isinstance(hears(take_over), LeaseLost)
 
 
-def test_what_is_lost_without_getting_further_is_given_up(registry: Registry, worker_settings: WorkerSettings) -> None:
-    """An inspection that kills its process every time is rejected as poisoned, with the reasons, and left alone."""
-    settings = worker_settings.model_copy(update={"max_attempts": 2, "inspection_memory_bytes": 1})
-    settings = settings.model_copy(update={"inspection_base_bytes": 1})  # no interpreter starts within this
-    supervisor = Supervisor(settings, registry, name="w")
+def test_what_is_lost_without_getting_further_is_given_up(
+    registry: Registry, worker_settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An inspection whose process is killed each time says so while it waits, and is rejected as poisoned at last."""
+    kills = iter(range(10))
+    monkeypatch.setattr("worker.outside.supervisor.oom_kills", lambda: next(kills))
+    monkeypatch.setattr("worker.sandbox.process.run", lambda *_, **__: ChildOutcome(died="signal 9"))
+    supervisor = Supervisor(worker_settings.model_copy(update={"max_attempts": 2}), registry, name="w")
     record_id = add_dataset(registry)
+    add_worker(registry, "w", "inspect")
     for _ in range(2):
         with registry.write() as unit:
             unit.work.of(record_id).not_before = unit.now()
         execute(supervisor, registry, record_id)
         assert state_of(registry, record_id) == "waiting"
+        with registry.read() as unit:
+            waits = dataset_record(unit, unit.datasets.get(record_id)).waiting_for
+            assert waits == f"its process ended: {KILLED_FOR_MEMORY}; it is tried again"
     with registry.write() as unit:
         unit.work.of(record_id).not_before = unit.now()
     execute(supervisor, registry, record_id)
@@ -145,7 +153,30 @@ def test_what_is_lost_without_getting_further_is_given_up(registry: Registry, wo
         assert (row.status, unit.work.of(record_id).state) == ("rejected", "done")
     assert row.error is not None
     assert (row.error["code"], row.error["user_error"]) == ("poisoned", False)
-    assert "its process ended: " in row.error["message"]
+    assert f"its process ended: {KILLED_FOR_MEMORY}" in row.error["message"]
+
+
+def test_a_worker_that_can_open_nothing_says_so_or_leaves_it_to_others(
+    registry: Registry, worker_settings: WorkerSettings
+) -> None:
+    """Alone it claims work, whose sender is told why; beside a worker that can it claims none, and nobody hears."""
+    record_id = add_dataset(registry)
+    reaper = reaper_of(registry, worker_settings, name="unfit")
+    reaper._supervisor.unfit = "it cannot load PyTorch"
+    reaper._register()
+    assert [one.record_id for one in reaper._permits.due("inspect", limit=9)] == [record_id]
+    with registry.read() as unit:
+        assert unit.workers.obstacle("inspect") == "it cannot load PyTorch"
+        assert unit.workers.obstacle("predict") is None
+        assert dataset_record(unit, unit.datasets.get(record_id)).waiting_for == "it cannot load PyTorch"
+    add_worker(registry, "fit", "inspect")
+    reaper._register()
+    assert reaper._permits.due("inspect", limit=9) == []
+    with registry.read() as unit:
+        assert unit.workers.obstacle("inspect") is None
+    reaper._supervisor.unfit = None
+    reaper._register()
+    assert [one.record_id for one in reaper._permits.due("inspect", limit=9)] == [record_id]
 
 
 def test_a_card_that_fails_is_a_lost_process(

@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from worker.sandbox import process, protocol
-from worker.sandbox.protocol import Replies
+from worker.sandbox.protocol import Loaded, Replies
 
 #: A program that repeats every line that it has read, and ends after the one that says so.
 _ECHO = """
@@ -39,9 +39,10 @@ def watched(code: str, sent: list[str], *, seconds: float = 60) -> tuple[str | N
     try:
         for text in sent:
             connected.send(Line(text=text))
-        stream = process._EventStream(told.append, ())
-        stream._began = True
-        died = process._watch(child, seconds, stream, lambda: None, connected)
+        stream = process._EventStream(told.append, (), seconds)
+        stream._began, stream.loaded = True, Loaded(address_space=0, resident=0, data=0, seconds=0.0)
+        stream.deadline = time.monotonic() + seconds
+        died = process._watch(child, stream, lambda: None, connected)
     finally:
         connected.disconnect()
         process._kill_group(child)
@@ -64,6 +65,11 @@ def test_a_child_that_does_not_read_is_ended(monkeypatch: pytest.MonkeyPatch) ->
     died, _ = watched("import time; time.sleep(600)", ["x" * 900_000] * 3)
     assert died == "it reads no replies"
     assert time.monotonic() - began < 300
+
+
+def test_a_child_that_works_for_too_long_is_ended() -> None:
+    """The time of its work is up, whatever it does."""
+    assert watched("import time; time.sleep(600)", [], seconds=0.1) == ("timeout", [])
 
 
 def test_a_child_that_has_closed_its_input_may_go_on() -> None:

@@ -16,16 +16,23 @@ from fedlas.contract.events import Progress
 from fedlas.contract.problems import NEEDS_PROVENANCE, PROVENANCE_NEEDED, UNLABELLED, needs_labels
 from fedlas.contract.records import RecordError
 from fedlas.contract.report import Report
+from service.process_memory import names_lack_of_memory
 from service.registry import tables
 from service.registry.artifacts import StagedFile
 from service.registry.registry import Registry, UnitOfWork
 from service.registry.repositories import Claim
 from service.registry.settings import WorkerSettings
 from worker.documents import ChildEvent, Reply, Result, SavedCheckpoint, WorkOrder
-from worker.sandbox.protocol import ChildRequest
+from worker.outside.cards import CARD_FAILED
+from worker.sandbox.process import ChildOutcome
+from worker.sandbox.protocol import ChildRequest, Limits
 
 _LOG = logging.getLogger("fedlas.worker")
 
+_OUT_OF_MEMORY = "out_of_memory"
+#: The end by a signal that no process sends to itself, for example of the kernel when memory runs out.
+KILLED = "signal 9"
+KILLED_FOR_MEMORY = f"{KILLED}, as the memory of this machine or container ran out: give it more, or run less at a time"
 #: A report of a thousand classes has less than one mebibyte.
 _MAX_REPORT_BYTES = 64 * 1024**2
 
@@ -178,6 +185,38 @@ def given_up(claim: Claim, most_attempts: int) -> RecordError | None:
     reasons = "; ".join(dict.fromkeys(claim.losses))
     message = f"given up: its process was lost {len(claim.losses)} times without getting further ({reasons})"
     return RecordError(code="poisoned", message=message, user_error=False)
+
+
+def lasting_error(outcome: ChildOutcome, limits: Limits, *, unfit: str | None = None) -> RecordError | None:
+    """The reason of a missing result that the next attempt would meet again; None if it may be tried again.
+
+    Args:
+        unfit: why the worker cannot even open its own sample; then a crash is not the fault of a file.
+    """
+    error, crashed = outcome.error, outcome.died is not None and not outcome.died.startswith((KILLED, "signal 15"))
+    if error is not None and error.code not in (CARD_FAILED, _OUT_OF_MEMORY):
+        return RecordError(**error.model_dump())
+    if crashed and outcome.loaded is None:
+        last = "".join(outcome.log.strip().splitlines()[-1:]).removeprefix("| ")
+        unfit = (
+            f"the worker cannot load PyTorch and its other libraries, so nothing was opened ({outcome.died}"
+            f"{f': {last}' if last else ''}); `fedlas doctor` on its machine says more"
+        )
+    elif outcome.died == "timeout":
+        message = f"it was ended by force after {limits.seconds:.0f} s"
+        return RecordError(code="timeout", message=message, user_error=False)
+    lacked = names_lack_of_memory(outcome.log) if error is None else error.code == _OUT_OF_MEMORY
+    if unfit is not None and (crashed or error is not None):
+        return RecordError(code="worker_unfit", message=unfit, user_error=False)
+    if not lacked or (error is None and not crashed):
+        return None
+    message = (
+        "it took more memory than the worker's machine has left: give it more, or run fewer jobs at once"
+        if limits.memory is None
+        else f"opening this file took more memory than is allowed, {limits.memory / 1e6:,.0f} MB beside the worker's "
+        "libraries; its operator may raise FEDLAS_INSPECTION_BASE_BYTES and FEDLAS_INSPECTION_MEMORY_BYTES"
+    )
+    return RecordError(code=_OUT_OF_MEMORY, message=message, user_error=limits.memory is not None)
 
 
 class OnInputs(ChildWork[R]):

@@ -181,7 +181,6 @@ class JobKind(OnInputs[R]):
             ),
             looks_before=self._looks_before,
             checkpoint_seconds=self.settings.checkpoint_seconds,
-            begun_at=time.time(),
         )
         files = {"model": self.stored(model.sha256), "dataset": self.stored(dataset.prepared_sha256)}
         if model.seen_rows_sha256 is not None:

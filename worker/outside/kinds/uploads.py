@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from pydantic import BaseModel
 
@@ -28,9 +29,12 @@ from worker.documents import (
     ScoresOrder,
     ScoresResult,
 )
-from worker.outside.kinds.base import ChildWork, Prepared, R
-from worker.sandbox.protocol import Limits
+from worker.outside.kinds.base import ChildWork, Prepared, R, lasting_error
+from worker.sandbox import process as sandbox
+from worker.sandbox.protocol import Limits, Loaded
 
+#: Two layers: four numbers, eight features, two classes.
+_SAMPLE = Path(__file__).parents[2] / "inside" / "sample.onnx"
 #: How many times as long as an inspection it may take.
 _TIMES_LONGER = 5
 #: The report of 100,000 rows of 100 classes takes 1.2 GiB, an inspection of so large a file may take 1.05.
@@ -59,6 +63,33 @@ def inspection_limits(settings: WorkerSettings, size: int) -> Limits:
         memory=min(most, settings.inspection_base_bytes + opened),
         cores=settings.inspection_cores,
     )
+
+
+def try_sample(
+    settings: WorkerSettings, work_dir: Path, *, expected: Collection[str] = ()
+) -> tuple[Loaded | None, str | None]:
+    """Open a sample of our own in a child, confined and limited as for any upload.
+
+    Returns:
+        What its libraries take, None if they were not loaded; and why no upload can be opened here, None if one can.
+    """
+    limits = inspection_limits(settings, _SAMPLE.stat().st_size)
+    request = Prepared(
+        order=InspectModelOrder(options=ModelOptions()),
+        limits=limits,
+        files={"model": str(_SAMPLE)},
+        expected=list(expected),
+    )
+    try:
+        with sandbox.private_folder(work_dir) as folder:
+            outcome = sandbox.run(request, folder=folder, on_event=lambda event: None, on_tick=lambda: None)
+    except OSError as failed:
+        return None, f"this worker cannot start a process that opens uploads: {failed}"
+    if outcome.result is not None:
+        return outcome.loaded, None
+    error = lasting_error(outcome, limits)
+    reason = (outcome.died or outcome.unprotected) if error is None else error.message
+    return outcome.loaded, f"this worker cannot open a sample of its own, nor any upload: {reason}"
 
 
 class _Inspection(ChildWork[R]):
