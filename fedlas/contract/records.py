@@ -87,8 +87,8 @@ class Record(Shape):
     )
     waiting_for: str | None = Field(
         None,
-        description="The obstacle that keeps it from going on, in a sentence: no worker takes it, or its worker has "
-        "gone silent; null where it only waits for its turn.",
+        description="The obstacle that keeps it from going on, in a sentence: no worker takes it, its worker has gone "
+        "silent, or its process was lost and it is tried again; null where it only waits for its turn.",
     )
     created_at: datetime = Field(description="The time at which the record was made.")
 

@@ -189,7 +189,7 @@ class Supervisor:
                 return None
             _LOG.exception("%s failed in the worker itself", work.claim)
             metrics.WORK_RELEASED.labels("worker_failed").inc()
-            reason = f"the worker failed: {type(error).__name__}: {error}"
+            reason = f"the worker failed: {getattr(error, 'strerror', None) or type(error).__name__}"
             self._settle(lambda unit: work.lost(unit, reason), work.claim)
 
     def _postpone(self, work: WorkKind, reason: str, seconds: float = _PAUSE_S) -> None:
