@@ -138,10 +138,6 @@ def _print_table(console: Console, report: Json) -> None:
     for metric, title in _METRICS:
         table.add_row(title, *(_shown(report["metrics"][name][metric]) for name, _ in _MODELS))
     console.print(table)
-    for name, against in (("uploaded", "the uploaded model"), ("temperature", "uploaded + temperature")):
-        differences = [(m, report["differences"][f"calibrated_minus_{name}"][m]) for m in ("nll", "brier", "accuracy")]
-        parts = [f"{m} {d['value']:+.3f} [{d['low']:+.3f}, {d['high']:+.3f}]" for m, d in differences]
-        console.print(f"   calibrated minus {against}: {', '.join(parts)}")
 
 
 def _shown(estimate: Json) -> str:

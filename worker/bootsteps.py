@@ -13,7 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from celery.bootsteps import StartStopStep
@@ -35,7 +35,7 @@ from worker.outside.kinds.uploads import try_sample
 from worker.outside.metrics import serve_metrics
 from worker.outside.permits import Broker, BrokerCheck, Permits, PermitWatch, Places, own_queue
 from worker.outside.recovery import Reaper, run_cleanup
-from worker.outside.supervisor import Supervisor
+from worker.outside.supervisor import Stopping, Supervisor
 from worker.sandbox import confinement
 from worker.sandbox.process import remove_stale_folders, worker_name
 
@@ -119,7 +119,8 @@ class PermitWork(StartStopStep):  # type: ignore[misc]
         ):
             _in_thread(run)
         if {*OPENING} & {*queues}:
-            _in_thread(lambda: _try_sample(settings, supervisor, self._permits.places, expected))
+            trial = _in_thread(lambda: _try_sample(settings, supervisor, self._permits.places, expected))
+            self._leaving.callback(trial.join, _LEAVING_S)
         self._leaving.callback(serve_metrics(settings))
         self._leaving.callback(check.close)
         self._leaving.callback(_join, [broker.close, reaper.deregister, lambda: broker.forget(own)])
@@ -199,22 +200,24 @@ def _log_protections(place: Path) -> list[str]:
 def _try_sample(settings: WorkerSettings, supervisor: Supervisor, places: Places, expected: list[str]) -> None:
     """Try until the sample can be opened, or the worker stops; supervisor and places learn what was found."""
     places.most_loading, threads = 1, places.most_loading  # until it is known what one takes
-    while True:
-        loaded, supervisor.unfit = try_sample(settings, settings.work_dir, expected=expected)
-        if loaded is not None:
-            for kind in ("data", "resident", "address_space"):
-                metrics.LOADED_BYTES.labels(kind).set(getattr(loaded, kind))
-            metrics.LOADING_SECONDS.set(loaded.seconds)
-            supervisor.library_bytes = loaded.resident
-            places.most_loading = max(1, min(threads, memory_bytes() // 2 // max(1, loaded.resident)))
-        if supervisor.unfit is None:
-            return _LOG.info(
-                "a process that opens an upload takes %s; at most %d at a time, in half of %.1f GB of memory",
-                *(loaded, places.most_loading, memory_bytes() / 1e9),
+    with suppress(Stopping):
+        while True:
+            loaded, supervisor.unfit = try_sample(
+                settings, settings.work_dir, expected=expected, on_tick=supervisor.check
             )
-        _LOG.error("%s", supervisor.unfit)
-        if supervisor.stopping.wait(_AGAIN_S):
-            return None
+            if loaded is not None:
+                for kind in ("data", "resident", "address_space"):
+                    metrics.LOADED_BYTES.labels(kind).set(getattr(loaded, kind))
+                metrics.LOADING_SECONDS.set(loaded.seconds)
+                supervisor.library_bytes = loaded.resident
+                places.most_loading = max(1, min(threads, memory_bytes() // 2 // max(1, loaded.resident)))
+            if supervisor.unfit is None:
+                return _LOG.info(
+                    "a process that opens an upload takes %s; at most %d at a time, in half of %.1f GB of memory",
+                    *(loaded, places.most_loading, memory_bytes() / 1e9),
+                )
+            _LOG.error("%s", supervisor.unfit)
+            supervisor.stopping.wait(_AGAIN_S)
 
 
 def _in_thread(run: Callable[[], None]) -> threading.Thread:

@@ -22,6 +22,9 @@ from service.registry.errors import Stalled, TooLarge
 
 _LOG = logging.getLogger(__name__)
 
+#: Phrases of RFC 9110 that Python has since 3.13 only: an answer does not depend on that.
+_PHRASES = {413: "Content Too Large", 416: "Range Not Satisfiable", 422: "Unprocessable Content"}
+
 _STATUS: dict[type[errors.RegistryError], int] = {
     errors.NotFound: 404,
     errors.UnknownReference: 422,
@@ -57,6 +60,11 @@ Responses = dict[int | str, dict[str, Any]]
 RESPONSES: Responses = {"4XX": {"description": "Refused."}}
 
 
+def phrase(status: int) -> str:
+    """The phrase of a status code, by RFC 9110."""
+    return _PHRASES.get(status, HTTPStatus(status).phrase)
+
+
 def problem(
     status: int,
     code: str,
@@ -71,7 +79,7 @@ def problem(
         return JSONResponse({"error": detail}, protocol_status(code, status), headers=headers)
     body = Problem(
         type=f"/errors/{code}",
-        title=HTTPStatus(status).phrase,
+        title=phrase(status),
         status=status,
         detail=detail,
         code=code,

@@ -22,7 +22,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 def own_service(tmp_path: Path) -> Iterator[Service]:
     """A service of the test's own, to be killed."""
     with serving(tmp_path / "data", FEDLAS_HEARTBEAT_SECONDS="0.5", FEDLAS_SWEEP_SECONDS="2") as running:
-        yield running
+        yield running.tried()
 
 
 @pytest.fixture(scope="package")

@@ -82,7 +82,7 @@ def test_child_that_always_dies(tmp_path: Path, uploads: Uploads) -> None:
     with serving(tmp_path / "data", FEDLAS_MAX_ATTEMPTS="3", **QUICK_BEATS) as service:
         model = service.inspected("models", uploads["digits.onnx"])
         dataset = service.inspected("datasets", uploads["digits.npz"])
-        job_id = service.order(model, dataset, **LONG)["id"]
+        job_id = service.tried().order(model, dataset, **LONG)["id"]
         worker = service.pid("worker")
         for attempt in (1, 2, 3):
             until(

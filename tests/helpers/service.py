@@ -62,6 +62,11 @@ class Service:
         """The log so far."""
         return self.log_file.read_text() if self.log_file.exists() else ""
 
+    def tried(self) -> Service:
+        """Wait until both workers have opened their samples, whose children are those of no work."""
+        until(lambda: self.log.count("a process that opens an upload takes") >= 2, what="both samples are opened")
+        return self
+
     def pid(self, part: str) -> int:
         """The process id of `control`, `serving-1`, `acceptor`, `worker` or `broker`."""
         return int((self.data_dir / "run" / f"{part}.pid").read_text())

@@ -226,7 +226,7 @@ class Supervisor:
                             prepared.model_copy(update={"expected": list(self._expected)}),
                             folder=folder,
                             on_event=work.note,
-                            on_tick=lambda: self._check(uploader, renewal),
+                            on_tick=lambda: self.check(uploader, renewal),
                             replies=replies,
                             devices=devices,
                         ),
@@ -242,7 +242,8 @@ class Supervisor:
                 error = lasting_error(outcome, prepared.limits, unfit=self.unfit)
                 self._conclude(work, outcome, error, folder, time.monotonic() - began, renewal)
 
-    def _check(self, *threads: CheckpointUploader | LeaseRenewal) -> None:
+    def check(self, *threads: CheckpointUploader | LeaseRenewal) -> None:
+        """Raise what one of these threads has met, or Stopping."""
         for thread in threads:
             thread.check()
         if self.stopping.is_set():
@@ -297,7 +298,7 @@ class Supervisor:
     def _pause(self, seconds: float, renewal: LeaseRenewal) -> None:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            self._check(renewal)
+            self.check(renewal)
             time.sleep(_TICK_S)
 
     def _settle(self, write: Callable[[UnitOfWork], object], claim: Claim) -> None:

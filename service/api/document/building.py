@@ -6,7 +6,6 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from http import HTTPStatus
 from importlib.resources import files
 from typing import Any, NamedTuple
 
@@ -26,7 +25,7 @@ from service.api.document.prediction_operations import PredictionOperation
 from service.api.plumbing.declarations import CODES, CODES_AT, header_references
 from service.api.plumbing.routing import ANY_KEY
 from service.http.access import is_open
-from service.http.problems import PROTOCOL, protocol_status
+from service.http.problems import PROTOCOL, phrase, protocol_status
 
 Json = dict[str, Any]
 _REFERENCE = re.compile(r"#/components/(\w+)/([\w-]+)")
@@ -393,7 +392,7 @@ def _error(path: str, status: int, codes: Sequence[str]) -> Json:
     kind, model = ("application/json", OipError) if path.startswith(PROTOCOL) else ("application/problem+json", Problem)
     headers = [*(name for name, statuses in _ERROR_HEADERS.items() if status in statuses), "X-Request-Id"]
     return {
-        "description": f"{HTTPStatus(status).phrase}\n\n{told}",
+        "description": f"{phrase(status)}\n\n{told}",
         "content": {kind: {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}},
         "x-error-codes": list(codes),
         "headers": header_references(headers),

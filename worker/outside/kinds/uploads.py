@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,9 +66,13 @@ def inspection_limits(settings: WorkerSettings, size: int) -> Limits:
 
 
 def try_sample(
-    settings: WorkerSettings, work_dir: Path, *, expected: Collection[str] = ()
+    settings: WorkerSettings,
+    work_dir: Path,
+    *,
+    expected: Collection[str] = (),
+    on_tick: Callable[[], None] = lambda: None,
 ) -> tuple[Loaded | None, str | None]:
-    """Open a sample of our own in a child, confined and limited as for any upload.
+    """Open a sample of our own in a child, confined and limited as for any upload; `on_tick` may raise to end it.
 
     Returns:
         What its libraries take, None if they were not loaded; and why no upload can be opened here, None if one can.
@@ -82,7 +86,7 @@ def try_sample(
     )
     try:
         with sandbox.private_folder(work_dir) as folder:
-            outcome = sandbox.run(request, folder=folder, on_event=lambda event: None, on_tick=lambda: None)
+            outcome = sandbox.run(request, folder=folder, on_event=lambda event: None, on_tick=on_tick)
     except OSError as failed:
         return None, f"this worker cannot start a process that opens uploads: {failed}"
     if outcome.result is not None:
