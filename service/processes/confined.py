@@ -208,7 +208,7 @@ def _imported(path: Path, folder: Path) -> Iterator[tuple[Path, int]]:
     if not folder.is_relative_to(path):
         yield path, landlock.LIST
     for entry in path.iterdir() if path.is_dir() else [path]:
-        if entry.suffix in _IMPORTED or (entry / "__init__.py").is_file():
+        if entry.suffix in _IMPORTED or os.path.isfile(entry / "__init__.py"):  # False for a folder closed to this user
             yield entry, landlock.READ
 
 
