@@ -166,4 +166,5 @@ def _of_system(error: OSError) -> str:
         return f"{name}is a folder; needed is a file"
     if error.errno == errno.ENOSPC:
         return f"{name}no space is left on the disk, so the file could not be written"
-    return f"{name}{(error.strerror or str(error)).lower()}"
+    remedy = "; give this user the right, or name another place" if error.errno in (errno.EACCES, errno.EROFS) else ""
+    return f"{name}{(error.strerror or str(error)).lower()}{remedy}"
