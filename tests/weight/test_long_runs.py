@@ -121,9 +121,9 @@ def test_a_run_that_cannot_be_ended_is_told_of_a_second_after_its_time(bench: Be
     """One large product goes on: the file that hangs is named, not before its client's time is up."""
     stuck: list[tuple[str, float]] = []
 
-    async def ask() -> float:
+    async def ask(seconds: float) -> float | None:
         engine = bench.engine(on_stuck=lambda digest: stuck.append((digest, time.perf_counter())))
-        side = await side_of(bench, seconds=8)
+        side = await side_of(bench, seconds=seconds)
         bench.batches.clear()
         line = await engine.models.open(bench.kept(toiling(1)))
         started = time.perf_counter()
@@ -131,12 +131,14 @@ def test_a_run_that_cannot_be_ended_is_told_of_a_second_after_its_time(bench: Be
         with pytest.raises(DeadlineExceeded):
             await future
         while not stuck:
-            assert not bench.batches, bench.batches[0].results
+            if bench.batches:  # it has ended: the machine was busier while the product was measured than it is now
+                return None
             await asyncio.sleep(0.01)
         assert stuck[0][0] == line.digest
         return stuck[0][1] - started
 
-    assert 2.5 <= asyncio.run(asyncio.wait_for(ask(), 60)) < 13
+    told = (asyncio.run(asyncio.wait_for(ask(seconds), 90)) for seconds in (8, 20, 40))
+    assert 2.5 <= next(after for after in told if after is not None) < 13
 
 
 def test_who_leaves_early_ends_no_process(bench: Bench) -> None:

@@ -18,6 +18,7 @@ from worker.sandbox.protocol import ChildError, Limits, Loaded
 
 LOADED = Loaded(address_space=3_700_000_000, resident=700_000_000, data=950_000_000, seconds=2.5)
 LIMITED = Limits(60, memory=10**9)
+DEFECT = ChildError(code="internal_error", message="", user_error=False)
 
 
 def package(folder: Path, name: str, code: str) -> dict[str, str]:
@@ -99,6 +100,8 @@ def test_a_python_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         (ChildOutcome(died="timeout", loaded=LOADED), LIMITED, "timeout"),
         (ChildOutcome(died="signal 6", loaded=LOADED, log="| std::bad_alloc"), LIMITED, "out_of_memory"),
         (ChildOutcome(died="signal 6", loaded=LOADED, log="| std::bad_alloc"), Limits(60), "out_of_memory"),
+        (ChildOutcome(error=DEFECT, loaded=LOADED, log="| std::bad_alloc"), LIMITED, "out_of_memory"),
+        (ChildOutcome(error=DEFECT, loaded=LOADED, log="| KeyError"), LIMITED, "internal_error"),
         (ChildOutcome(died="signal 11", loaded=LOADED), LIMITED, None),
         (ChildOutcome(died="signal 9"), LIMITED, None),
         (ChildOutcome(died="signal 15"), LIMITED, None),

@@ -194,7 +194,11 @@ def lasting_error(outcome: ChildOutcome, limits: Limits, *, unfit: str | None = 
         unfit: why the worker cannot even open its own sample; then a crash is not the fault of a file.
     """
     error, crashed = outcome.error, outcome.died is not None and not outcome.died.startswith((KILLED, "signal 15"))
-    if error is not None and error.code not in (CARD_FAILED, _OUT_OF_MEMORY):
+    # A library that lacks memory may raise anything: then the log has its words.
+    lacked = (error is not None and error.code == _OUT_OF_MEMORY) or (
+        (crashed if error is None else error.code == "internal_error") and names_lack_of_memory(outcome.log)
+    )
+    if error is not None and error.code != CARD_FAILED and not lacked:
         return RecordError(**error.model_dump())
     if crashed and outcome.loaded is None:
         last = "".join(outcome.log.strip().splitlines()[-1:]).removeprefix("| ")
@@ -205,10 +209,9 @@ def lasting_error(outcome: ChildOutcome, limits: Limits, *, unfit: str | None = 
     elif outcome.died == "timeout":
         message = f"it was ended by force after {limits.seconds:.0f} s"
         return RecordError(code="timeout", message=message, user_error=False)
-    lacked = names_lack_of_memory(outcome.log) if error is None else error.code == _OUT_OF_MEMORY
     if unfit is not None and (crashed or error is not None):
         return RecordError(code="worker_unfit", message=unfit, user_error=False)
-    if not lacked or (error is None and not crashed):
+    if not lacked:
         return None
     message = (
         "it took more memory than the worker's machine has left: give it more, or run fewer jobs at once"
