@@ -264,7 +264,7 @@ def test_unknown_options_are_value_errors(options: dict[str, Any], tmp_path: Pat
 GIGABYTE = 1 << 30
 #: Reads every file with the options that the service would pass on, and says what it was answered.
 CHILD = """
-import json, resource, sys
+import json, os, resource, sys
 from pathlib import Path
 from fedlas.data import ReadingOptions, read_dataset
 from fedlas.errors import BadDataset
@@ -293,7 +293,9 @@ for i, case in enumerate(case for case in tables.CASES if case.name.startswith(e
         answers[case.name] += ", but a file was left behind"
 # Not `ru_maxrss`: after a fork that is the parent's to begin with.
 peak = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
-print(json.dumps({"answers": answers, "peak": peak * 1024}))
+print(json.dumps({"answers": answers, "peak": peak * 1024}), flush=True)
+# As an inspection ends: threads of a refused file's reader may still run, and their destructors would abort.
+os._exit(0)
 """
 
 
