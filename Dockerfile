@@ -22,11 +22,14 @@ RUN useradd --uid 10001 --no-create-home --home-dir /var/lib/fedlas --shell /usr
     && install -d -o fedlas -g fedlas -m 700 /var/lib/fedlas /var/lib/fedlas/data /var/lib/fedlas/artifacts
 WORKDIR /app
 COPY pyproject.toml README.md LICENSE ./
+# The same versions in every build: deploy/constraints.py writes them anew.
+COPY deploy/constraints.txt deploy/constraints.txt
 
 FROM base AS api
 # The dependencies are a layer of their own: it is built again only when pyproject.toml changes, and what pip has
 # downloaded once stays with the builder, not in the image.
-RUN --mount=type=cache,target=/root/.cache/pip pip install ".[service,postgresql,s3]"
+RUN --mount=type=cache,target=/root/.cache/pip \
+    pip install --constraint deploy/constraints.txt ".[service,postgresql,s3]"
 COPY fedlas fedlas
 COPY service service
 COPY worker worker
@@ -47,7 +50,8 @@ ARG WORKER_EXTRA=worker
 # ends in `+cpu`.
 ARG TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
 RUN --mount=type=cache,target=/root/.cache/pip \
-    pip install --extra-index-url "${TORCH_INDEX_URL}" ".[${WORKER_EXTRA},postgresql,s3]"
+    pip install --constraint deploy/constraints.txt --extra-index-url "${TORCH_INDEX_URL}" \
+        ".[${WORKER_EXTRA},postgresql,s3]"
 COPY fedlas fedlas
 COPY service service
 COPY worker worker

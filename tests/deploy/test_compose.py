@@ -15,6 +15,7 @@ from stat import S_IMODE
 import jsonschema
 import pytest
 import yaml
+from packaging.requirements import Requirement
 from pydantic_settings import BaseSettings
 
 from service.registry.queues import ANY_DEVICE, GPU_ONLY, QUEUES
@@ -301,6 +302,19 @@ def test_the_images_install_extras_that_exist_and_the_api_no_pytorch() -> None:
     assert arguments["TORCH_INDEX_URL"] == "https://pypi.org/simple"
 
 
+def test_images_install_pinned_versions_of_the_declared_ranges() -> None:
+    """All that an image asks for is pinned, within the range that pyproject.toml allows."""
+    lines = (ROOT / "deploy/constraints.txt").read_text().splitlines()
+    pins = dict(line.split("==") for line in lines if not line.startswith("#"))
+    asked = {"service", "service-gpu", "worker", "worker-gpu", "postgresql", "s3"}
+    requirements = [Requirement(line) for line in _requirements(asked, _extras())]
+    assert len(requirements) > 30
+    assert [str(found) for found in requirements if not found.specifier.contains(pins[found.name.lower()])] == []
+    for stage in ("api", "worker"):
+        [run] = [rest for word, rest in stages()[stage] if word == "RUN" and '".[' in rest]
+        assert "pip install --constraint deploy/constraints.txt" in run
+
+
 def _extras() -> dict[str, list[str]]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     return dict(project["optional-dependencies"])
@@ -313,10 +327,15 @@ def _asked_extras(stage: str, **arguments: str) -> set[str]:
 
 def _distributions(names: set[str], extras: dict[str, list[str]]) -> set[str]:
     """Distributions that these extras name, through extras of our own."""
+    return {Requirement(line).name for line in _requirements(names, extras)}
+
+
+def _requirements(names: set[str], extras: dict[str, list[str]]) -> set[str]:
+    """Requirements that these extras name, through extras of our own."""
     found: set[str] = set()
-    for requirement in (line for name in names for line in extras[name]):
-        name, own = re.match(r"([\w.-]+)(?:\[(.*?)\])?", requirement).groups()  # type: ignore[union-attr]
-        found |= _distributions(set(own.split(",")), extras) if name == "fedlas" else {name}
+    for line in (line for name in names for line in extras[name]):
+        parsed = Requirement(line)
+        found |= _requirements(parsed.extras, extras) if parsed.name == "fedlas" else {line}
     return found
 
 
