@@ -171,18 +171,18 @@ def test_a_process_that_gives_up_at_once_is_tried_less_and_less(
 
 
 _HANGING = """
-import ctypes, sys, threading
+import ctypes, os, sys
 from service.heartbeat import Heartbeat
 def stand():
     ctypes.PyDLL(None).sleep(600)  # a PyDLL call keeps the interpreter's lock
 Heartbeat(int(sys.argv[1])).beat()
-assert threading.active_count() == 1 == len(__import__("os").listdir("/proc/self/task"))
+assert len(os.listdir("/proc/self/task")) == 1
 stand()
 """
 
 
 def test_a_process_that_hangs_is_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A process that holds the interpreter tells where it stood, and has no thread for that; a stopped one is ended."""
+    """A process that holds the interpreter tells where it stood, and has no thread for that."""
     with closing(Pulse(None, hung_seconds=1)) as pulse:
         child = ChildProcess(
             "api", [sys.executable, "-c", _HANGING, str(pulse.write)], {**os.environ, "PYTHONPATH": str(ROOT)},
@@ -199,11 +199,7 @@ def test_a_process_that_hangs_is_told_in_one_line(tmp_path: Path, capsys: pytest
 
         until(lambda: has_told("starting it again"), what="it has ended")
         until(lambda: has_told("where all threads stood"), what="its log is passed on")
-        pulse.started()
         assert child.process is not None
-        child.process.send_signal(signal.SIGSTOP)
-        os.write(pulse.write, b".")
-        until(lambda: has_told("died (signal SIGKILL)"), what="it has ended, too")
         child.process.kill()
         child.process.wait()
     told = (line.partition("| ")[2] for line in log.splitlines())
