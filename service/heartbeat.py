@@ -1,20 +1,23 @@
 """The heartbeat of an API process: a byte in a pipe twice a second, for as long as its event loop turns.
 
-Two watchdogs depend on it. `faulthandler`, a thread of the C runtime in the process itself, needs no interpreter: it
-ends a process whose loop stands still, and logs where every thread was. `Pulse`, in `fedlas serve`, detects a process
-that was stopped as a whole, or accepts no connections although some wait.
+`Pulse`, in the process that starts the APIs, detects one whose loop stands still, that was stopped as a whole, or that
+accepts no connections although some wait. It sends `HUNG`, on which `faulthandler` logs where every thread was, without
+the interpreter, and the process ends. The process starts no thread for that: its user may have as many as it may.
 """
 
 from __future__ import annotations
 
 import faulthandler
 import os
+import signal
 import socket
 import struct
 import sys
 import time
 from contextlib import suppress
 
+#: Ends a process that hangs. Unlike SIGABRT and SIGQUIT it leaves no core.
+HUNG = signal.SIGALRM
 _BEAT_S = 0.5
 #: A watcher that looks less often than this was frozen itself, perhaps together with the process that it watches.
 _FROZEN_S = 1.0
@@ -27,30 +30,25 @@ class Heartbeat:
     """The sending side, on the event loop.
 
     Args:
-        pipe: where to write; None where no process reads, and only `faulthandler` watches.
-        hung_seconds: `faulthandler` ends the process when the event loop has stood still for so long.
+        pipe: where to write; None if no process reads.
     """
 
-    def __init__(self, pipe: int | None, *, hung_seconds: float) -> None:
+    def __init__(self, pipe: int | None) -> None:
         self._pipe = pipe
-        self._hung_seconds = hung_seconds
         if pipe is not None:
             os.set_blocking(pipe, False)
+            faulthandler.register(HUNG, file=sys.__stderr__ or sys.stderr, chain=True)
 
     async def run(self) -> None:
-        """Beat until cancelled, which also ends the watch of `faulthandler`."""
+        """Beat until cancelled."""
         import asyncio  # the acceptor, which has no event loop, stays without it
 
-        try:
-            while True:
-                self.beat()
-                await asyncio.sleep(_BEAT_S)
-        finally:
-            faulthandler.cancel_dump_traceback_later()
+        while True:
+            self.beat()
+            await asyncio.sleep(_BEAT_S)
 
     def beat(self) -> None:
         """Beat once; where no event loop turns, called twice a second."""
-        faulthandler.dump_traceback_later(self._hung_seconds, exit=True, file=sys.__stderr__ or sys.stderr)
         if self._pipe is not None:
             with suppress(BlockingIOError, BrokenPipeError):
                 os.write(self._pipe, b".")

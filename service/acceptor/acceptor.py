@@ -203,7 +203,6 @@ def main() -> int:
     parser.add_argument("--per-address", type=int, default=0, help="of them those of one address")
     parser.add_argument("--trusted-proxy", type=ip_network, action="append", default=[], help="has no such limit")
     parser.add_argument("--heartbeat", type=int, help="write a byte into this pipe while the process lives")
-    parser.add_argument("--hung-seconds", type=float, default=5, help="how long the process may stand still")
     options = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stdout)
     allow_many_connections()
@@ -215,9 +214,7 @@ def main() -> int:
         socket.socket(fileno=options.channel),
         admission=Connections.limited(options.most, options.per_address, options.trusted_proxy),
     )
-    acceptor.run(
-        going_on=lambda: not signals, beat=Heartbeat(options.heartbeat, hung_seconds=options.hung_seconds).beat
-    )
+    acceptor.run(going_on=lambda: not signals, beat=Heartbeat(options.heartbeat).beat)
     return 0
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -65,7 +66,7 @@ class Policy:
         needed: what it has to read as another user than root: with that right, or where files are open to everybody.
         owned: files and folders that become that user's.
         most_files: that are open at once.
-        most_processes: of it and its descendants, threads among them.
+        most_processes: of it and its descendants, threads among them, if the kernel counts them apart from others.
     """
 
     grants: Sequence[tuple[Path, int]]
@@ -84,8 +85,11 @@ def confine(policy: Policy) -> Report:
         For each control `"on: how"` or `"off: why"`; nothing is raised where this machine lacks one.
     """
     group, user = os.getegid(), os.geteuid()
-    limits = _attempt(lambda: _limit_resources(policy, user))
     namespace = _attempt(lambda: _leave_network(user, group))
+    # The kernel counts processes by user, in all containers together: ours are counted apart as a user of their own, or
+    # in a user namespace, since Linux 5.14. Any other limit would depend on what that user runs beside.
+    apart = user == 0 or (namespace.startswith("on") and _kernel() >= (5, 14))
+    limits = _attempt(lambda: _limit_resources(policy, apart=apart))
     privileges = _attempt(allow_no_new_privileges)
     files = _attempt(lambda: f"Landlock {landlock.restrict(policy.grants)}")
     changed = _attempt(lambda: _leave_root(policy, confined=files.startswith("on")))
@@ -152,26 +156,21 @@ def _attempt(control: Callable[[], str]) -> str:
         return f"off: {error}"
 
 
-def _limit_resources(policy: Policy, user: int) -> str:
-    processes = policy.most_processes + (0 if user == 0 else _running(user))
+def _limit_resources(policy: Policy, *, apart: bool) -> str:
     lower(resource.RLIMIT_CORE, 0)
     lower(resource.RLIMIT_NOFILE, policy.most_files)
-    lower(resource.RLIMIT_NPROC, processes)
+    if apart:
+        lower(resource.RLIMIT_NPROC, policy.most_processes)
     for kind, value in policy.limits.items():
         lower(kind, value)
     with suppress(OSError):  # under pressure the kernel ends such processes before anything else
         Path("/proc/self/oom_score_adj").write_text("500")
-    return f"{policy.most_files} open files, {processes} processes"
+    processes = policy.most_processes if apart else "as many as this user may have"
+    return f"open files: {policy.most_files}, processes: {processes}"
 
 
-def _running(user: int) -> int:
-    """Threads of this user now: the kernel's limit counts them all, also those of other processes."""
-    count = 0
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            if process.stat().st_uid == user:
-                count += len(os.listdir(process / "task"))
-    return count
+def _kernel() -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", os.uname().release)[:2]))
 
 
 def _leave_network(user: int, group: int) -> str:

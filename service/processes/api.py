@@ -95,7 +95,7 @@ def run(settings: ServiceSettings, *, sockets: Sequence[socket.socket] = (), hea
         # Objects of the start stay: each full collection would traverse them, for a tenth of a second each time.
         gc.collect()
         gc.freeze()
-        beating = Heartbeat(heartbeat, hung_seconds=settings.hung_seconds)
+        beating = Heartbeat(heartbeat)
         server = Server(
             config,
             background=[beating.run, MemoryRelease(release_arena).run, partial(build_document, app.fastapi)],

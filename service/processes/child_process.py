@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from service.confinement import landlock
-from service.heartbeat import Pulse
+from service.heartbeat import HUNG, Pulse
 from service.ipc.documents import Fault
 from service.ipc.run_marks import Marked
 from service.process_memory import oom_kills
@@ -34,10 +34,7 @@ from service.processes.introductions import Introductions, Mailbox
 _CRASHES = frozenset(
     {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, signal.SIGSYS}
 )
-#: The exit code of `faulthandler`, which watches the event loop.
-_HUNG = 1
-
-#: Lines that `faulthandler` writes of a thread, and of a call; a watchdog's stacks end with those of the main thread.
+#: Lines that `faulthandler` writes of a thread, and of a call; stacks end with those of the main thread.
 _THREAD = re.compile(r"(Current t|T)hread 0x")
 _CALL = re.compile(r'  File "(.+)", line (\d+) in (.+)')
 _STOP_TIMEOUT_S = {
@@ -51,10 +48,10 @@ _STOP_TIMEOUT_S = {
 #: Between two starts; longer and longer while the process gives up as soon as it was started.
 _RESTART_PAUSE_S = 1.0
 _MAX_PAUSE_S = 10.0
+#: In which a process that hangs tells where; one that was stopped as a whole does not.
+_LAST_WORDS_S = 1.0
 #: A longer line is passed on in pieces: one without an end would fill this process.
 _MAX_LINE = 16 * 1024
-#: With which the watchdog of an event loop begins what it writes last.
-_WATCHDOG = re.compile(r"Timeout \([\d:.]+\)!")
 _MAX_STACKS_BYTES = 64 * 1024
 
 
@@ -76,7 +73,7 @@ def fault(code: int, marked: Marked, *, out_of_memory: bool) -> Fault | None:
         models = marked.caught or marked.models
         # An error outside of any run may come of memory that one of them has corrupted.
         return _fault(signal.Signals(-code).name, models, certain=len(models) == 1 and marked.caught != frozenset())
-    if code == _HUNG:
+    if -code == HUNG:
         return _fault("the watchdog of its event loop", marked.on_loop or marked.models, certain=False)
     if -code == signal.SIGKILL and out_of_memory:
         return _fault("SIGKILL, when memory ran out", marked.models, certain=False)
@@ -177,12 +174,8 @@ class ChildProcess:
 
     def ensure_running(self) -> None:
         """Start the process again if it died or hangs, after a pause since it was started."""
-        if self.process is not None and self.process.poll() is None:
-            if (trouble := self._trouble(self.process.pid)) is None:
-                return
-            say(self.name, trouble)
-            self.process.kill()
-            self.process.wait()
+        if self.process is not None and self.process.poll() is None and not self._ended(self.process):
+            return
         if (lived := time.monotonic() - self.started_at) < self._pause:
             return
         if self.process is not None:
@@ -193,11 +186,20 @@ class ChildProcess:
             say(self.name, f"died ({how}), starting it again")
         self.start()
 
-    def _trouble(self, pid: int) -> str | None:
-        if self.introductions is not None and (reason := self.introductions.reason_to_end(self.name, pid)) is not None:
-            return f"is ended: {reason}"
-        trouble = None if self.pulse is None else self.pulse.trouble()
-        return None if trouble is None else f"hangs: {trouble}"
+    def _ended(self, process: subprocess.Popen[bytes]) -> bool:
+        """True if the process had to be ended, for a reason that is logged."""
+        if self.introductions is not None and (reason := self.introductions.reason_to_end(self.name, process.pid)):
+            say(self.name, f"is ended: {reason}")
+        elif self.pulse is not None and (trouble := self.pulse.trouble()):
+            say(self.name, f"hangs: {trouble}")
+            process.send_signal(HUNG)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_LAST_WORDS_S)
+        else:
+            return False
+        process.kill()
+        process.wait()
+        return True
 
     def ask_to_stop(self) -> None:
         """Send SIGTERM once, and do not wait: the second one would end it at once."""
@@ -233,8 +235,8 @@ def _pass_log_on(name: str, process: subprocess.Popen[bytes], stacks: Path) -> N
     with process.stdout as lines:
         for line in iter(lambda: lines.readline(_MAX_LINE), b""):
             text = line.decode(errors="replace").rstrip()
-            if _WATCHDOG.fullmatch(text):
-                stack_lines = lines.read(_MAX_STACKS_BYTES).decode(errors="replace").splitlines()
+            if _THREAD.match(text):
+                stack_lines = [text, *lines.read(_MAX_STACKS_BYTES).decode(errors="replace").splitlines()]
                 text = _noted("its event loop stood still", stack_lines, stacks)
             if text:
                 say(name, printable(text))

@@ -21,7 +21,7 @@ from pathlib import Path
 from fedlas.extras import has_gpu
 from service.confinement import landlock
 from service.confinement.confinement import CONTROLS, DEVICES, SYSTEM, Policy, confine, lacking, libraries, packages
-from service.confinement.seccomp import DANGEROUS, Condition, Filter
+from service.confinement.seccomp import DANGEROUS, OWN_PRIORITY, Condition, Filter
 from service.process_memory import cgroup_limits
 
 _MAX_FILES = 65_536  # each connection is one
@@ -91,8 +91,10 @@ def serving(folder: Path) -> Policy:
         calls=Filter(
             denied=denied - (_CUDA_SERVES if of_cuda else frozenset()),
             conditions={
-                **_of_threads(),
+                "clone": (Condition(0, _NEW_NAMESPACES | _CLONE_THREAD, _CLONE_THREAD),),
+                "tgkill": (Condition(0, _HALF, os.getpid()),),
                 **_of_connections(),
+                **OWN_PRIORITY,
                 "socketpair": (Condition(1, _SOCKET_TYPES, _SOCK_STREAM),),
                 **of_cuda,
             },
@@ -118,7 +120,7 @@ def adopting() -> Filter:
 
 
 def acceptor() -> Policy:
-    """Policy of the acceptor, which has loaded everything: it opens no file, and makes these calls and no others."""
+    """Policy of the acceptor, which has loaded everything: it opens no file, starts no thread, and makes few calls."""
     return Policy(
         grants=(),
         calls=Filter(
@@ -137,8 +139,9 @@ def acceptor() -> Policy:
                 }
             ),
             conditions={
-                **_of_threads(),
+                "tgkill": (Condition(0, _HALF, os.getpid()),),
                 **_of_connections(),
+                "prlimit64": OWN_PRIORITY["prlimit64"],
                 "shutdown": (Condition(1, _HALF, socket.SHUT_WR),),  # which the listener does not mind
                 "ioctl": (Condition(1, _HALF & ~(_FIONBIO ^ _TIOCOUTQ), _FIONBIO & _TIOCOUTQ),),
                 "mmap": (Condition(2, _PROT_EXEC, 0),),
@@ -148,24 +151,14 @@ def acceptor() -> Policy:
             others=False,
         ),
         most_files=_MAX_FILES,
-        most_processes=16,
         limits={resource.RLIMIT_FSIZE: 0, resource.RLIMIT_DATA: _ACCEPTOR_BYTES},
     )
 
 
-def _of_threads() -> dict[str, tuple[Condition, ...]]:
-    """Threads, and no processes; what is sent goes where its socket leads; signals and limits are its own."""
-    return {
-        "clone": (Condition(0, _NEW_NAMESPACES | _CLONE_THREAD, _CLONE_THREAD),),
-        "sendto": (Condition(4, _POINTER, 0),),
-        "tgkill": (Condition(0, _HALF, os.getpid()),),
-        "prlimit64": (Condition(0, _HALF, 0),),
-    }
-
-
 def _of_connections() -> dict[str, tuple[Condition, ...]]:
-    """Nothing connects as it sends; options of TCP only, as one of the socket itself makes others wait at its end."""
+    """Conditions: what is sent goes where its socket leads; options are TCP's: others make a socket wait at its end."""
     return {
+        "sendto": (Condition(4, _POINTER, 0),),
         "sendmsg": (Condition(2, socket.MSG_FASTOPEN, 0),),
         "setsockopt": (Condition(1, _HALF, socket.IPPROTO_TCP),),
     }

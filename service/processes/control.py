@@ -85,7 +85,7 @@ def main() -> int:
     server = Server(
         config,
         background=[
-            Heartbeat(options.heartbeat, hung_seconds=settings.hung_seconds).run,
+            Heartbeat(options.heartbeat).run,
             MemoryRelease(lambda: None).run,
             partial(build_document, app.fastapi),
             meet,

@@ -159,7 +159,7 @@ def main() -> int:
     server = Server(
         config,
         background=[
-            Heartbeat(options.heartbeat, hung_seconds=settings.hung_seconds).run,
+            Heartbeat(options.heartbeat).run,
             MemoryRelease(release_arena).run,
             meet,
             partial(repeat, _COUNTS_S, partial(_tell_counts, control)),

@@ -37,7 +37,7 @@ PROTECTIONS = {
     ),
     "system_calls": ("runs no program and opens no socket", "a kernel with seccomp, on x86-64 or ARM64"),
     "privileges": ("never gains rights", "a Linux kernel"),
-    "limits": ("threads and open files are limited", "raise the hard limits of this user (ulimit -Hn, -Hu)"),
+    "limits": ("open files are limited, and threads if they are counted apart", "a Linux kernel"),
 }
 HARM = "predictions are answered without this protection"
 #: How long a process that waits for nothing may take to begin: loading everything takes a second or two.
@@ -168,7 +168,7 @@ def _acceptor(
         *confined("acceptor", expected, "--fd", str(listener.fileno()), "--most", str(settings.max_connections)),
         *("--per-address", str(settings.max_connections_per_address)),
         *(option for network in settings.trusted_proxies for option in ("--trusted-proxy", str(network))),
-        *("--heartbeat", str(pulse.write), "--hung-seconds", str(settings.hung_seconds)),
+        *("--heartbeat", str(pulse.write)),
     ]
     return ChildProcess(
         ACCEPTOR,

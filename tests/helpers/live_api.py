@@ -32,15 +32,12 @@ sys.exit(run(settings, sockets=[socket.socket(fileno=int(sys.argv[1]))]))
 class LiveApi:
     """One API process; several may share a socket."""
 
-    def __init__(
-        self, place: Mapping[str, Any], listener: socket.socket, *, grace_seconds: float = 30, before: str = ""
-    ) -> None:
-        """`before` is run first, in the process itself."""
+    def __init__(self, place: Mapping[str, Any], listener: socket.socket, *, grace_seconds: float = 30) -> None:
         self.port: int = listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         clean = {name: value for name, value in os.environ.items() if not name.startswith("FEDLAS_")}
         self.process = subprocess.Popen(
-            [sys.executable, "-c", before + _RUN, str(listener.fileno()), str(grace_seconds)],
+            [sys.executable, "-c", _RUN, str(listener.fileno()), str(grace_seconds)],
             cwd=ROOT,
             env={**clean, **environment(place)},
             stdin=subprocess.DEVNULL,

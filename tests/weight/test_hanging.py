@@ -26,10 +26,6 @@ from tests.helpers.served import hungry, scaling, toiling
 
 pytestmark = pytest.mark.embedded
 MIB = 1024**2
-_HOLDS_THE_INTERPRETER = """
-import ctypes, signal
-signal.signal(signal.SIGUSR1, lambda *_: ctypes.PyDLL(None).sleep(60))  # a PyDLL call keeps the interpreter's lock
-"""
 
 
 class Supervised:
@@ -105,23 +101,6 @@ def test_a_stopped_api_is_ended_and_followed(supervised: Supervised, capsys: pyt
     os.kill(before, signal.SIGSTOP)
     until(lambda: supervised.pid != before and supervised.answers(), what="another API answers")
     assert "hangs: its event loop has stood still for 5 s" in capsys.readouterr().out
-
-
-def test_a_thread_that_holds_the_interpreter_is_ended(tmp_path: Path) -> None:
-    """The watchdog needs no interpreter: it writes where the process stood, and ends it."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        api = LiveApi({"data_dir": tmp_path / "data"}, listener, before=_HOLDS_THE_INTERPRETER)
-        try:
-            api.until_ready()
-            time.sleep(0.6)  # a first beat
-            api.signal(signal.SIGUSR1)
-            assert api.process.wait(60) == 1
-            assert api.process.stdout is not None
-            log = api.process.stdout.read().decode()
-            assert "Timeout" in log
-            assert "<lambda>" in log
-        finally:
-            api.kill()
 
 
 def test_a_full_queue_that_is_not_taken_from_is_seen() -> None:

@@ -13,12 +13,16 @@ from pathlib import Path
 
 from service.confinement import confinement, landlock
 from service.confinement.confinement import DEVICES, SYSTEM, Policy, Report, libraries, packages
-from service.confinement.seccomp import Condition, Filter
+from service.confinement.seccomp import OWN_PRIORITY, Condition, Filter
 
 _AF_UNIX = 1
 _NEW_NAMESPACES = 0x7E020000  # CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
 _CALLS = Filter(
-    conditions={"clone": (Condition(0, _NEW_NAMESPACES, 0),), "socket": (Condition(0, 0xFFFFFFFF, _AF_UNIX),)}
+    conditions={
+        **OWN_PRIORITY,
+        "clone": (Condition(0, _NEW_NAMESPACES, 0),),
+        "socket": (Condition(0, 0xFFFFFFFF, _AF_UNIX),),
+    }
 )
 #: Control → what it is for, and what permits it where it is off.
 CONTROLS = {
@@ -30,7 +34,7 @@ CONTROLS = {
     "user": ("is not root", "start the worker as a user other than root, or leave it CAP_SETUID and CAP_CHOWN"),
     "system_calls": ("dangerous system calls are denied", "a kernel with seccomp, on x86-64 or ARM64"),
     "privileges": ("never gains rights", "a Linux kernel"),
-    "limits": ("processes and open files are limited", "raise the hard limits of this user (ulimit -Hn, -Hu)"),
+    "limits": ("open files are limited, and processes if they are counted apart", "a Linux kernel"),
 }
 HARM = "uploads are opened without this protection"
 #: Controls that a worker warns of: without the others it is as safe, and uses more.

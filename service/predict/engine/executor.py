@@ -1,15 +1,13 @@
 """The executor: slots for batches in threads, with separate slots for long batches and an end to runs that hang.
 
 A batch holds a slot while it runs. One that runs on becomes a long batch: its slot is free for others again, so that a
-slow model costs them its share of the cores and no more; if it takes far longer than expected, that share shrinks, and
-its thread ends with it: an ordinary user may lower a thread's priority, and not raise it again. A run whose requests
-are all closed is asked to end; ONNX Runtime checks for that between two nodes.
+slow model costs them its share of the cores and no more. A run whose requests are all closed is asked to end; ONNX
+Runtime checks for that between two nodes.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 import threading
 import time
@@ -20,14 +18,10 @@ from queue import SimpleQueue
 
 from service.predict.engine.batching import BATCH_SECONDS, InferenceBatch, ModelQueue
 
-#: A thread at niceness 5 gets a quarter of a core beside one at 0.
-_LOW_PRIORITY = 5
 #: A batch that is expected to take longer, or has, is a long one; most are cut to `BATCH_SECONDS`.
 _LONG_SECONDS = 1.5 * BATCH_SECONDS
 #: Long batches at once, beyond one for each ordinary slot; a single model may fill only as many as that.
 _MORE_LONG = 4
-#: A batch that takes so many times as long as expected has its priority lowered.
-_FAR_OFF = 4.0
 #: How often running batches are checked.
 _CHECK_S = 0.02
 #: How long a run may go on that has been asked to end: of processor time, since on a busy machine it may wait for a
@@ -42,17 +36,10 @@ class InferenceThread:
         self._batches: SimpleQueue[InferenceBatch | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="inference", daemon=True)
         self._thread.start()
-        self.lowered = False
 
     def run(self, batch: InferenceBatch) -> None:
         """Run a batch, and call `done` in this thread afterwards."""
         self._batches.put(batch)
-
-    def lower_priority(self) -> None:
-        self.lowered = True
-        if sys.platform == "linux" and self._thread.native_id is not None:
-            with suppress(OSError):  # the thread has just ended, or the system forbids even this
-                os.setpriority(os.PRIO_PROCESS, self._thread.native_id, _LOW_PRIORITY)
 
     def processor_seconds(self) -> float:
         """Processor time of the thread so far; wall-clock time where the system does not measure it."""
@@ -76,7 +63,6 @@ class _Running:
     batch: InferenceBatch
     thread: InferenceThread
     since: float
-    expected: float
     long: bool
     asked_at: float | None = None
     processor_then: float = 0.0
@@ -124,11 +110,10 @@ class Executor:
     def run(self, loop: asyncio.AbstractEventLoop, queue: ModelQueue, batch: InferenceBatch) -> None:
         """Begin a batch, for which `has_slot` was true."""
         self._loop = loop
-        expected = queue.model.cost(batch.rows, batch.slices[0].request.length)
-        long = expected > _LONG_SECONDS
+        long = queue.model.cost(batch.rows, batch.slices[0].request.length) > _LONG_SECONDS
         thread = self._idle.pop() if self._idle else InferenceThread(self._done)
         thread.run(batch.make_terminable())
-        self._running[batch] = _Running(queue, batch, thread, time.monotonic(), expected, long)
+        self._running[batch] = _Running(queue, batch, thread, time.monotonic(), long)
         self._count(queue, long, +1)
         if self._timer is None:
             self._timer = loop.call_later(_CHECK_S, self._check)
@@ -153,10 +138,7 @@ class Executor:
         running = self._running.pop(batch)
         self._count(running.queue, running.long, -1)
         running.queue.spent += batch.seconds
-        if running.thread.lowered:
-            running.thread.end()
-        else:
-            self._idle.append(running.thread)
+        self._idle.append(running.thread)
         assert self._loop is not None
         self._on_free(self._loop, batch)
 
@@ -171,8 +153,6 @@ class Executor:
                 self._count(running.queue, False, -1)
                 self._count(running.queue, True, +1)
                 running.long = freed = True
-            if not running.thread.lowered and seconds > max(_LONG_SECONDS, _FAR_OFF * running.expected):
-                running.thread.lower_priority()
             if not running.batch.awaited:
                 self._end(running, now)
         if freed:

@@ -32,11 +32,16 @@ _PR_GET_SECCOMP = 21
 _DENIED = (errno.EPERM, errno.EACCES, errno.ENOSYS)
 
 
+def number(called, *arguments):
+    """A system call by its number, past the C library."""
+    numbers = [ctypes.c_long(argument) if isinstance(argument, int) else argument for argument in arguments]
+    if _LIBC.syscall(ctypes.c_long(called), *numbers) < 0:
+        raise OSError(ctypes.get_errno(), str(called))
+
+
 def call(name, *arguments):
     """A system call, past the C library."""
-    numbers = [ctypes.c_long(argument) if isinstance(argument, int) else argument for argument in arguments]
-    if _LIBC.syscall(NUMBERS[name][COLUMNS[platform.machine()]], *numbers) < 0:
-        raise OSError(ctypes.get_errno(), name)
+    number(NUMBERS[name][COLUMNS[platform.machine()]], *arguments)
 
 
 def past_filter(attempt):
@@ -65,6 +70,8 @@ def of_files(given):
     yield "empty its copy", lambda: past_filter(lambda: os.truncate(copy, copy.stat().st_size))
     yield "date its copy", lambda: os.utime(copy, ns=(copy.stat().st_atime_ns, copy.stat().st_mtime_ns))
     yield "label its copy", lambda: os.setxattr(copy, "user.fedlas", b"")
+    yield "label its copy by setxattrat", lambda: number(463, -100, bytes(copy), 0, b"user.fedlas", 0, 0)
+    yield "mark its copy by file_setattr", lambda: number(469, -100, bytes(copy), 0, 0, 0)
     yield "link its copy", lambda: os.link(copy, copy.parent / "linked")
     yield "write beside its copy", lambda: (copy.parent / "new").write_text("x")
     yield "link beside its copy", lambda: (copy.parent / "link").symlink_to("/etc/passwd")
@@ -108,7 +115,13 @@ def of_processes(given):
         yield f"read {name}", lambda pid=pid: call("process_vm_readv", pid, 0, 0, 0, 0, 0)
         yield f"limit {name}", lambda pid=pid: resource.prlimit(pid, resource.RLIMIT_CORE)
         yield f"slow {name}", lambda pid=pid: os.setpriority(os.PRIO_PROCESS, pid, os.getpriority(os.PRIO_PROCESS, pid))
-    yield "root", lambda: os.setuid(0)
+        yield f"pin {name}", lambda pid=pid: os.sched_setaffinity(pid, os.sched_getaffinity(pid))
+        yield f"idle {name}", lambda pid=pid: call("sched_setscheduler", pid, -1, 0)  # no policy of this number
+        yield f"idle disk of {name}", lambda pid=pid: call("ioprio_set", 1, pid, -1)  # no class of this number
+    yield "slow itself", lambda: os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0))
+    yield "pin itself", lambda: os.sched_setaffinity(0, os.sched_getaffinity(0))
+    yield "slow its user", lambda: os.setpriority(os.PRIO_USER, 0, os.getpriority(os.PRIO_PROCESS, 0))
+    yield "root", become_root
     yield "namespace", lambda: call("unshare", 0)  # of no namespace
     yield "mount", lambda: call("mount", 0, 0, 0, 0, 0)  # onto no place
     yield "session", os.setsid
@@ -122,6 +135,14 @@ def of_processes(given):
     yield "pair of sockets", lambda: [end.close() for end in socket.socketpair()]
     yield "large file in memory", large_file
     yield "file in memory", lambda: os.close(os.memfd_create("canary"))
+
+
+def become_root():
+    """Change to a user that a user namespace may lack."""
+    try:
+        os.setuid(0)
+    except OSError as error:
+        raise PermissionError(errno.EPERM, "no root") from error
 
 
 def large_file():

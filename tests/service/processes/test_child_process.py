@@ -13,9 +13,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from service.heartbeat import HUNG, Pulse
 from service.processes import child_process
 from service.processes.child_process import ChildProcess
 from service.processes.supervision import tend
+from tests.helpers import ROOT
 from tests.helpers.processes import until
 from tests.helpers.publishing import publish
 from tests.helpers.served import crashing, scaling, toiling
@@ -111,7 +113,7 @@ def test_a_graph_that_keeps_the_event_loop(tmp_path: Path) -> None:
             before = api.child("serving-1").process
             assert before is not None
             assert ask(api, "toiling", 6000) == LOST
-            assert before.wait(60) == 1
+            assert before.wait(60) == -HUNG
         until(lambda: ask(api, "toiling", 1) == "model_suspended", seconds=60, what="it is out of service")
         assert ask(api, "ordinary", 1) == 200
 
@@ -168,28 +170,43 @@ def test_a_process_that_gives_up_at_once_is_tried_less_and_less(
     assert child.started_at == clock[0]
 
 
-def test_a_process_that_its_watchdog_ends_is_told_in_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Where it stood is in the log, and where all its threads stood in a file."""
-    hanging = "import faulthandler, time\ndef stand():\n  time.sleep(60)\n"
-    hanging += "print('begun', flush=True)\nfaulthandler.dump_traceback_later(0.1, exit=True)\nstand()"
-    child = ChildProcess("api", [sys.executable, "-c", hanging], dict(os.environ), tmp_path / "api.pid")
-    child.start()
-    assert child.process is not None
-    assert child.process.wait(60) == 1
-    log = ""
+_HANGING = """
+import ctypes, os, sys
+from service.heartbeat import Heartbeat
+def stand():
+    ctypes.PyDLL(None).sleep(600)  # a PyDLL call keeps the interpreter's lock
+Heartbeat(int(sys.argv[1])).beat()
+assert len(os.listdir("/proc/self/task")) == 1
+stand()
+"""
 
-    def is_passed_on() -> bool:
-        nonlocal log
-        log += capsys.readouterr().out
-        return log.count("\n") > 1
 
-    until(is_passed_on, what="its log is passed on")
-    begun, ended = (line.partition("| ")[2] for line in log.splitlines())
-    assert begun == "begun"
-    assert ended == (
-        "ended: its event loop stood still, in stand (<string>, line 3); "
-        f"where all threads stood: {tmp_path / 'api.stacks'}"
-    )
+def test_a_process_that_hangs_is_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A process that holds the interpreter tells where it stood, and has no thread for that."""
+    with closing(Pulse(None, hung_seconds=1)) as pulse:
+        child = ChildProcess(
+            "api", [sys.executable, "-c", _HANGING, str(pulse.write)], {**os.environ, "PYTHONPATH": str(ROOT)},
+            tmp_path / "api.pid", passed_on=[pulse.write], pulse=pulse,
+        )  # fmt: skip
+        child.start()
+        log = ""
+
+        def has_told(what: str) -> bool:
+            nonlocal log
+            child.ensure_running()
+            log += capsys.readouterr().out
+            return what in log
+
+        until(lambda: has_told("starting it again"), what="it has ended")
+        until(lambda: has_told("where all threads stood"), what="its log is passed on")
+        assert child.process is not None
+        child.process.kill()
+        child.process.wait()
+    told = (line.partition("| ")[2] for line in log.splitlines())
+    assert set(told) >= {
+        "hangs: its event loop has stood still for 1 s",
+        "ended: its event loop stood still, in stand (<string>, line 5); "
+        f"where all threads stood: {tmp_path / 'api.stacks'}",
+        "died (signal SIGALRM), starting it again",
+    }
     assert "most recent call first" in (tmp_path / "api.stacks").read_text()

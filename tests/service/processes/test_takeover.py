@@ -87,7 +87,8 @@ def test_a_serving_process_reads_the_served_folder_and_reaches_nothing(
     api, takeover, targets = place
     got = takeover.of(api.pid("serving-1"), targets)
     assert done(got) == {
-        *("read its copy", "read the digests of keys", "list names", "thread", "pair of sockets", "file in memory")
+        *("read its copy", "read the digests of keys", "list names", "thread", "pair of sockets", "file in memory"),
+        *("slow itself", "pin itself"),
     }, (done(got), got["found"])
     told = "\n".join(got["environment"].values())
     assert not [word for word in (KEY, SECRET, targets["data"]) if word in told]
@@ -96,12 +97,13 @@ def test_a_serving_process_reads_the_served_folder_and_reaches_nothing(
 
 
 def test_the_acceptor_has_its_sockets_and_nothing_else(place: tuple[WalledApi, Takeover, Json], tmp_path: Path) -> None:
-    """The acceptor opens no file at all; and it accepts afterwards."""
+    """The acceptor opens no file at all, and starts no thread; and it accepts afterwards."""
     needs_all(tmp_path)
     api, takeover, targets = place
     got = takeover.of(api.pid("acceptor"), targets)
     # Accepted sockets become such that do not wait.
     assert done(got) <= {"thread", "make its channel wait"}, got["found"]
+    assert got["found"]["thread"] == "failed with RuntimeError"
     assert KEY not in "\n".join(got["environment"].values())
     assert api.client.post("/v1/models/digits/predict", json=BODY).status_code == 200
 

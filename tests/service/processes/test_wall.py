@@ -49,6 +49,29 @@ print(json.dumps({{"report": report, "parting": PARTING.value, "seen": seen, "us
 """
 
 
+_COUNTED = """
+import dataclasses, threading, time
+def threads():
+    started = 0
+    try:
+        while started < 100:
+            threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+            started += 1
+    except RuntimeError:
+        pass
+    return started
+(wait, go), (seen, done) = os.pipe(), os.pipe()
+if os.fork() == 0:
+    os.close(go)
+    os.read(wait, 1)
+    os.write(done, bytes([threads()]))
+    os.read(wait, 1)  # until the other has ended
+    os._exit(0)
+report = confinement.confine(dataclasses.replace(confined.serving(folder), most_processes=20))
+os.write(go, b".")
+print(json.dumps({"report": report, "beside": os.read(seen, 1)[0], "own": threads()}), flush=True)
+os._exit(0)
+"""
 _LISTENED = """
 import socket
 confined.has_gpu = lambda: True
@@ -129,6 +152,20 @@ def test_whoever_starts_it_confines_it(before: str) -> None:
     assert got["parting"] == signal.SIGTERM
     assert got["seen"] == "nothing"
     assert got["user"] != 0
+
+
+@pytest.mark.parametrize("before", ["", _AS_ANOTHER], ids=["as it is", "as another user"])
+def test_threads_of_others_take_no_place_of_its_own(before: str) -> None:
+    """A process behind the wall has as many threads as it may, whatever else its user starts."""
+    if os.geteuid() != 0 and before:
+        pytest.skip("only root can become another user")
+    with tempfile.TemporaryDirectory() as name:  # of its own: pytest's folders are closed to other users
+        Path(name).chmod(0o711)
+        done = run(before + _COUNTED, Path(name))
+    assert done.returncode == 0, done.stderr
+    got = json.loads(done.stdout)
+    apart = got["report"]["limits"].endswith("processes: 20")  # else without a limit
+    assert (got["beside"], got["own"]) == (100, 19 if apart else 100), got
 
 
 def test_cuda_may_begin_behind_the_wall(tmp_path: Path) -> None:

@@ -25,13 +25,14 @@ from worker.sandbox.protocol import ChildRequest, Limits
 
 Json = dict[str, Any]
 _BEFORE = """
-import ctypes, errno, json, os, socket, subprocess, sys
+import ctypes, errno, json, os, resource, socket, subprocess, sys
 from pathlib import Path
 from worker.documents import InspectModelOrder, ModelOptions
 from worker.sandbox import confinement
 from service.confinement import confinement as controls
 from service.confinement import landlock, seccomp
 folder, given, secret, broker = map(Path, sys.argv[1:5])
+IOPRIO_SET = seccomp.NUMBERS["ioprio_set"][seccomp.COLUMNS[os.uname().machine]]
 
 def denied(reason="no such thing here"):
     def deny(*_):
@@ -134,6 +135,17 @@ attempt("namespace", lambda: landlock.unshare(0x10000000))
 attempt("io_uring", lambda: landlock.call("syscall", 425, 1, ctypes.create_string_buffer(200)))
 attempt("pair of sockets", socket.socketpair)
 attempt("thread", lambda: __import__("concurrent.futures").futures.ThreadPoolExecutor(1).submit(int).result())
+attempt("pin itself", lambda: os.sched_setaffinity(0, os.sched_getaffinity(0)))
+attempt("pin a process", lambda: os.sched_setaffinity(os.getpid(), os.sched_getaffinity(0)))
+attempt("idle a process", lambda: os.sched_setscheduler(os.getpid(), os.SCHED_IDLE, os.sched_param(0)))
+attempt("slow a process", lambda: os.setpriority(os.PRIO_PROCESS, os.getpid(), 1))
+attempt("slow its user", lambda: os.setpriority(os.PRIO_USER, 0, 1))
+attempt("idle disk of a process", lambda: landlock.call("syscall", IOPRIO_SET, 1, os.getpid(), 3 << 13))
+attempt("limit a process", lambda: resource.prlimit(os.getpid(), resource.RLIMIT_CORE))
+attempt("setxattrat", lambda: landlock.call("syscall", 463, -100, bytes(folder), 0, b"user.x", bytes(16), 16))
+attributes = ctypes.create_string_buffer(24)
+attempt("file_getattr", lambda: landlock.call("syscall", 468, -100, bytes(folder), attributes, 24, 0))
+attempt("file_setattr", lambda: landlock.call("syscall", 469, -100, bytes(folder), attributes, 24, 0))
 """
 
 
@@ -142,7 +154,7 @@ def test_no_network_and_no_way_out(places: tuple[Path, ...]) -> None:
     outcome = tried(places, CALLS)
     needs(outcome["report"], "network", "system_calls")
     done = {name for name, what in outcome["found"].items() if what == "done"}
-    assert done == {"pair of sockets", "thread"} | ({"root"} if outcome["user"] == 0 else set()), outcome
+    assert done == {"pair of sockets", "thread", "pin itself"} | ({"root"} if outcome["user"] == 0 else set()), outcome
 
 
 def test_root_is_given_up(places: tuple[Path, ...]) -> None:
@@ -186,7 +198,7 @@ def test_as_an_ordinary_user(places: tuple[Path, ...]) -> None:
     outcome = tried(places, attempts, before=ANOTHER_USER)
     needs(outcome["report"], "network", "system_calls")
     done = {name for name, what in outcome["found"].items() if what == "done"}
-    assert done == {"read its input", "write its folder", "pair of sockets", "thread"}, outcome
+    assert done == {"read its input", "write its folder", "pair of sockets", "thread", "pin itself"}, outcome
     assert outcome["user"] == 54321
 
 
