@@ -133,7 +133,8 @@ def restore(settings: RegistrySettings, folder: Path) -> str:
     store = open_artifacts(settings)
     for name in manifest["files"]:
         digest = Path(name).name
-        if name.startswith("artifacts/") and not store.place(digest).is_file():
+        there = settings.artifact_bucket is None and store.place(digest).is_file()
+        if name.startswith("artifacts/") and not there:
             with store.stage_file(folder / name) as staged:
                 if staged.digest != digest:
                     raise _refused(f"{folder / name} is damaged: {_AGAIN}")
