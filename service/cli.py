@@ -1,4 +1,4 @@
-"""`fedlas`: serve everything on one machine, run the API alone, migrate, run the demo, write the OpenAPI documents."""
+"""`fedlas`: serve everything on one machine, run the API alone, keep its data, run the demo, write OpenAPI."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import socket
+import sqlite3
 import sys
 from collections.abc import Sequence
 from contextlib import closing
@@ -16,6 +17,7 @@ from typing import Any, NoReturn
 from pydantic import ValidationError
 
 from fedlas.extras import TwoRuntimes, check_single_runtime
+from service.registry.errors import RegistryError
 from service.registry.settings import OWNER_ONLY, ServiceSettings, mistakes
 
 
@@ -24,8 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         check_single_runtime()
         return int(options.run(options))
-    except TwoRuntimes as both:
-        print(f"fedlas: {both}", file=sys.stderr)
+    except (TwoRuntimes, RegistryError, sqlite3.Error) as error:
+        print(f"fedlas: {error}", file=sys.stderr)
         return 1
     except ValidationError as error:
         for mistake in mistakes(error):
@@ -38,7 +40,9 @@ def _named(name: str, arguments: Sequence[str]) -> int:
 
 
 #: Entry points of `fedlas.commands`: each takes the arguments behind its name, and returns an exit code.
-serve, api, migrate, demo, openapi = (partial(_named, name) for name in ("serve", "api", "migrate", "demo", "openapi"))
+serve, api, migrate, backup, restore, demo, openapi = (
+    partial(_named, name) for name in ("serve", "api", "migrate", "backup", "restore", "demo", "openapi")
+)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -68,8 +72,16 @@ def parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("migrate", help="bring what a pre-release stored to this release, and keep a copy")
     _add_data_dir(command)
-    command.add_argument("--dumped", action="store_true", help="the PostgreSQL database has been dumped")
     command.set_defaults(run=_migrate)
+
+    for name, sentence, folder, run in (
+        ("backup", "copy database and stored files, also beside a running service", "a new or empty folder", _backup),
+        ("restore", "put a backup back, while nothing runs", "the folder of a backup", _restore),
+    ):
+        command = commands.add_parser(name, help=sentence)
+        command.add_argument("folder", type=Path, help=folder)
+        _add_data_dir(command)
+        command.set_defaults(run=run)
 
     command = commands.add_parser("demo", help="from an overconfident classifier to calibrated predictions, over HTTP")
     command.add_argument("--short", action="store_true", help="fewer candidates, for a quick check")
@@ -136,25 +148,37 @@ def _api(options: argparse.Namespace) -> int:
 
 def _migrate(options: argparse.Namespace) -> int:
     from service.processes.supervision import locked
-    from service.registry.errors import Unavailable
     from service.registry.registry import Registry
 
     settings = settings_from(options)
-    if settings.resolved_database_url.startswith("postgresql") and not options.dumped:
-        print("fedlas: dump the database first, since it cannot be copied here; then say --dumped", file=sys.stderr)
-        return 1
     os.umask(OWNER_ONLY)
     copy = settings.data_dir / "before-0.1"
     with locked(settings.data_dir / "run"), closing(Registry.open(settings)) as registry:
         if registry.is_current():
             print("nothing is migrated: this release made the database")
             return 0
-        try:
-            reports = registry.rewrite(copy)
-        except (Unavailable, OSError) as error:
-            print(f"fedlas: nothing is migrated: {error}", file=sys.stderr)
-            return 1
-    print(f"migrated, with {reports} reports; as it was: {copy}; to undo it, copy that over {settings.data_dir}")
+        reports = registry.rewrite(copy)
+    undo = f"; to undo it: fedlas restore {copy} --data-dir {settings.data_dir}" if copy.is_dir() else ""
+    print(f"migrated, with {reports} reports{undo}")
+    return 0
+
+
+def _backup(options: argparse.Namespace) -> int:
+    from service.registry.backups import back_up
+
+    os.umask(OWNER_ONLY)
+    print(back_up(settings_from(options), options.folder))
+    return 0
+
+
+def _restore(options: argparse.Namespace) -> int:
+    from service.processes.supervision import locked
+    from service.registry.backups import restore
+
+    settings = settings_from(options)
+    os.umask(OWNER_ONLY)
+    with locked(settings.data_dir / "run"):
+        print(restore(settings, options.folder))
     return 0
 
 

@@ -39,6 +39,8 @@ _COMMANDS = {
     "serve": ("Run API, worker and broker on this machine.", "standalone"),
     "api": ("Run the API alone, for workers elsewhere.", "service"),
     "migrate": ("Bring what a pre-release stored to this release.", "service"),
+    "backup": ("Copy database and stored files into a folder.", "service"),
+    "restore": ("Put a backup back, while no service runs.", "service"),
     "demo": ("Calibrate an overconfident classifier of digits.", "standalone"),
     "openapi": ("Write the OpenAPI document to a file.", "service"),
 }

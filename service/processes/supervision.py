@@ -104,7 +104,7 @@ def locked(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / _LOCK).open("w") as lock:
         if not try_lock(lock.fileno()):
-            raise SystemExit(f"another `fedlas serve` already uses {folder.parent}")
+            raise SystemExit(f"another `fedlas serve` already uses {folder.parent}: stop it first")
         yield
 
 

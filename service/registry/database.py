@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, func, make_url, select
+from sqlalchemy import URL, Connection, Engine, create_engine, event, func, inspect, make_url, select, text
 from sqlalchemy.engine.interfaces import ExecutionContext
 from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -26,6 +27,9 @@ _IDLE_TIMEOUT_S = 3
 _CONNECT_TIMEOUT_S = 3
 #: A host that has gone is noticed by TCP keep-alive: after 5 s of silence and two more probes.
 _KEEPALIVE = {"keepalives": 1, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 2}
+#: Alembic's table, and the folder of the migrations.
+REVISIONS = "alembic_version"
+SCRIPTS = Path(__file__).with_name("migrations")
 _WRITERS_TURN = 2606028655  # an arbitrary number, locked by nothing else
 
 
@@ -113,6 +117,20 @@ def reachable() -> Iterator[None]:
         raise Unavailable(
             "database_unavailable", "the database cannot be reached, or takes no writes; try again shortly"
         ) from error
+
+
+def revision(engine: Engine) -> str | None:
+    """The revision of the database; None where it has no tables."""
+    with engine.connect() as connection:
+        if not inspect(connection).has_table(REVISIONS):
+            return None
+        return str(connection.scalar(text(f"SELECT version_num FROM {REVISIONS}")))
+
+
+@cache
+def newest() -> str:
+    """The revision of the last migration, whose file's name begins with it."""
+    return max(path.name for path in SCRIPTS.glob("versions/[0-9]*.py")).partition("_")[0]
 
 
 def database_now(session: Session) -> datetime:

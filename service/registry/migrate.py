@@ -8,24 +8,21 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sqlite3
-from contextlib import closing, suppress
-from functools import cache
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from sqlalchemy import Connection, Engine, inspect, text
+from sqlalchemy import Connection, Engine, text
 
 from service.registry.artifacts import ArtifactStore
+from service.registry.backups import dump, seal
+from service.registry.database import REVISIONS, SCRIPTS, newest, revision
 from service.registry.errors import NotFound
 
 if TYPE_CHECKING:
     from alembic.config import Config
 
-#: Alembic's.
-_TABLE = "alembic_version"
-_SCRIPTS = Path(__file__).with_name("migrations")
 #: A migration may pause for longer than any other writer, who would keep the others waiting.
 _IDLE_TIMEOUT_S = 60
 #: Revisions of pre-releases: of 2026-11-27 and of 2026-11-28. `rewrite` reads them.
@@ -39,23 +36,9 @@ _JOBS = sa.table("jobs", sa.column("id"), sa.column("request", _JSON), sa.column
 _CALIBRATORS = sa.table("calibrators", sa.column("id"), sa.column("report", _JSON), sa.column("report_sha256"))
 
 
-def revision(engine: Engine) -> str | None:
-    """The revision of the database; None where it has no tables."""
-    with engine.connect() as connection:
-        if not inspect(connection).has_table(_TABLE):
-            return None
-        return str(connection.scalar(text(f"SELECT version_num FROM {_TABLE}")))
-
-
 def is_current(engine: Engine) -> bool:
     """Compare the revision of the database with the newest one."""
     return revision(engine) == newest()
-
-
-@cache
-def newest() -> str:
-    """The revision of the last migration, whose file's name begins with it."""
-    return max(path.name for path in _SCRIPTS.glob("versions/[0-9]*.py")).partition("_")[0]
 
 
 def migrate(engine: Engine) -> None:
@@ -84,27 +67,29 @@ def rewrite(engine: Engine, artifacts: ArtifactStore, copy: Path) -> int:
     """Bring what a pre-release stored to this release's tables and words; returns the number of rewritten reports.
 
     Args:
-        copy: the folder for a copy of the SQLite file and of the reports as they were, laid out as the data folder
-            is, so that copying it back undoes the rewrite. Of PostgreSQL the operator has a dump.
+        copy: the folder for a backup of the database and of the reports as they were, which undoes the rewrite.
 
     Raises:
-        SystemExit: the database is of neither pre-release.
+        SystemExit: the database has no tables, or is of another line of revisions.
+        InvalidRequest: it cannot be dumped.
     """
     number = revision(engine)
-    if number not in _PRE_RELEASES:
-        raise SystemExit(f"nothing is migrated: the database has {f'revision {number}' if number else 'no tables'}")
+    if number is None:
+        raise SystemExit("nothing is migrated: the database has no tables")
+    if number not in _PRE_RELEASES:  # a rewrite that was killed when it had committed, or none
+        migrate(engine)
+        return 0
     aside = copy.with_name(f"{copy.name}.new")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
-    if engine.url.get_backend_name() == "sqlite" and engine.url.database:
-        file = Path(engine.url.database)
-        with closing(sqlite3.connect(file)) as old, closing(sqlite3.connect(aside / file.name)) as new:
-            old.backup(new)
+    with engine.connect() as connection:
+        dump(connection, aside)
     with engine.execution_options(writes=True).begin() as connection:
         _alter_tables(connection, number)
         _rename_in_rows(connection)
         reports = sum(_rewrite_reports(connection, table, artifacts, aside) for table in (_JOBS, _CALIBRATORS))
-        connection.execute(text(f"UPDATE {_TABLE} SET version_num = '{_REWRITTEN}'"))
+        connection.execute(text(f"UPDATE {REVISIONS} SET version_num = '{_REWRITTEN}'"))
+        seal(aside, number)
         shutil.rmtree(copy, ignore_errors=True)  # of a rewrite that was undone, or did not get through
         os.replace(aside, copy)
     migrate(engine)
@@ -192,6 +177,6 @@ def alembic_config() -> Config:
     from alembic.config import Config
 
     config = Config()
-    config.set_main_option("script_location", str(_SCRIPTS))
+    config.set_main_option("script_location", str(SCRIPTS))
     config.set_main_option("path_separator", "os")
     return config

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import pytest
 import yaml
 
 from service.registry import tables
-from service.registry.errors import Unavailable
+from service.registry.backups import back_up, restore
+from service.registry.errors import InvalidRequest, Unavailable
 from service.registry.registry import Registry
 from service.registry.repositories import Claim
 from service.registry.settings import RegistrySettings
@@ -22,6 +24,7 @@ from tests.helpers.dockerfile import ROOT
 from tests.helpers.processes import until
 from tests.helpers.programs import POSTGRESQL
 from tests.helpers.servers import PostgreSQL, running
+from tests.helpers.staging import stage_bytes
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +72,31 @@ def test_migrating_at_the_same_time_is_harmless(server: PostgreSQL, tmp_path: Pa
     assert all(registry.is_current() for registry in opened)
     for registry in opened:
         registry.close()
+
+
+def test_a_backup_becomes_an_empty_database(
+    registry: Registry, server: PostgreSQL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One with tables is left alone, and without PostgreSQL's programs there is a sentence."""
+
+    def place(name: str) -> RegistrySettings:
+        return RegistrySettings(data_dir=tmp_path, database_url=server.url(name), artifacts=str(tmp_path / "artifacts"))
+
+    with stage_bytes(registry.artifacts, b"content") as staged, registry.write() as unit:
+        digest, ready = staged.keep(), {"options": {}, "status": "ready", "created_at": now()}
+        unit.datasets.add(tables.Dataset(id="ds_1", name="d", bytes=7, sha256=digest, **ready))
+    back_up(place("postgres"), tmp_path / "backup")
+    with pytest.raises(InvalidRequest, match=r"pg_restore .* already exists .*; name an empty database"):
+        restore(place("postgres"), tmp_path / "backup")
+    server.execute("CREATE DATABASE restored")
+    registry.artifacts.remove([digest])
+    restore(place("restored"), tmp_path / "backup")
+    with closing(Registry.open(place("restored"))) as restored, restored.read() as unit:
+        assert unit.datasets.get("ds_1").sha256 == digest
+        assert restored.artifacts.path(digest).read_bytes() == b"content"
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(InvalidRequest, match="pg_dump is not installed: install it"):
+        back_up(place("restored"), tmp_path / "second")
 
 
 def test_a_cancellation_never_overwrites_the_end_of_its_job(registry: Registry) -> None:

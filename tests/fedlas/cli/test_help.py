@@ -20,7 +20,7 @@ from fedlas.extras import beside
 from tests.helpers.command_line import COMMAND, environment
 from tests.helpers.command_line import fedlas as run
 
-SERVICE = ("serve", "api", "migrate", "demo", "openapi")
+SERVICE = ("serve", "api", "migrate", "backup", "restore", "demo", "openapi")
 
 
 def commands(group: Any = None, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

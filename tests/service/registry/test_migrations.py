@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sqlite3
 import tarfile
 from collections.abc import Iterator
@@ -18,8 +17,8 @@ from starlette.testclient import TestClient
 from fedlas.contract.report import Report
 from service.cli import main
 from service.processes.api import create_app
-from service.registry.database import open_engine
-from service.registry.migrate import alembic_config, newest
+from service.registry.database import newest, open_engine
+from service.registry.migrate import alembic_config
 from service.registry.registry import Registry
 from service.registry.settings import ServiceSettings
 from tests.helpers import backends
@@ -114,7 +113,7 @@ def test_a_data_folder_of_a_pre_release_is_rewritten_and_answers(tmp_path: Path)
     for row in said["predictions"]:
         row["typicality"] = row.pop("familiarity")
     assert answer == said
-    shutil.copytree(tmp_path / "before-0.1", tmp_path, dirs_exist_ok=True)
+    assert main(["restore", str(tmp_path / "before-0.1"), "--data-dir", str(tmp_path)]) == 0
     assert _database(tmp_path) == before
 
 

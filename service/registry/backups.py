@@ -1,0 +1,204 @@
+"""Backups: a folder with a dump of the database, the stored files that it names, and a list by which it is checked.
+
+SQLite copies itself beside writers, and into a database within one transaction: a process that is killed leaves what
+was there. (A file laid over another would be read together with the `-wal` that a killed service has left.) PostgreSQL
+has programs for both.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+from contextlib import closing, suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, func, make_url, select
+
+from service.registry import tables
+from service.registry.database import newest, open_engine, reachable, revision
+from service.registry.errors import InvalidRequest
+from service.registry.object_store import open_artifacts
+from service.registry.settings import RegistrySettings
+
+_MANIFEST = "backup.json"
+_DUMPS = {"sqlite": "registry.sqlite", "postgresql": "registry.dump"}
+#: A service may delete a file between the dump and its copy; the next dump does not name it any more.
+_MOST_DUMPS = 5
+_AGAIN = "copy the whole backup again, or take another"
+
+
+def _refused(message: str) -> InvalidRequest:
+    return InvalidRequest("backup_refused", message)
+
+
+def back_up(settings: RegistrySettings, folder: Path) -> str:
+    """Write a backup into a new or empty folder, which is gone again if it does not become whole; tells what it has.
+
+    Raises InvalidRequest where that cannot be done, and Unavailable.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise _refused(f"{folder} is not empty: name a new folder, or empty it")
+    engine = open_engine(settings.resolved_database_url)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with reachable():
+            return _filled(settings, engine, folder)
+    except BaseException as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        if isinstance(error, OSError | sqlite3.Error):
+            raise _refused(f"{folder} takes no backup ({error}): name one with room that this user may write") from None
+        raise
+    finally:
+        engine.dispose()
+
+
+def _filled(settings: RegistrySettings, engine: Engine, folder: Path) -> str:
+    if (found := revision(engine)) != newest():
+        raise _refused(
+            f"{engine.url.database} has {f'revision {found}' if found else 'no tables'}, and this release makes "
+            f"{newest()}: name another data folder by --data-dir, or back it up by the release that made it"
+        )
+    bucket = settings.artifacts if settings.artifact_bucket else None
+    for _ in range(_MOST_DUMPS):
+        with engine.connect().execution_options(isolation_level="SERIALIZABLE") as connection:
+            columns = [] if bucket else tables.digest_columns()
+            named = {digest for column in columns for digest in connection.scalars(select(column)) if digest}
+            dump(connection, folder)  # of the moment at which the transaction first read
+        lost = sum(not _copied(settings.resolved_artifacts, folder / "artifacts", digest) for digest in named)
+        if not lost:
+            break
+    files = seal(folder, newest(), bucket)
+    elsewhere = f"; the stored files are in {bucket}, which is backed up by its own means" if bucket else ""
+    missing = f"; {lost} that records name are missing in the store, too" if lost else ""
+    return f"backed up into {folder}: the database and {files - 1} stored files{elsewhere}{missing}"
+
+
+def _copied(store: Path, folder: Path, digest: str) -> bool:
+    """Copy a stored file, which never changes, unless it is there; whether it is there now."""
+    target = folder / digest[:2] / digest
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):  # deleted meanwhile
+            shutil.copyfile(store / digest[:2] / digest, target)
+    return target.exists()
+
+
+def dump(connection: Connection, folder: Path) -> None:
+    """Write the database into the folder as this connection's transaction sees it. Raises InvalidRequest."""
+    url = connection.engine.url
+    target = folder / _DUMPS[url.get_backend_name()]
+    if url.get_backend_name() == "sqlite":
+        with closing(sqlite3.connect(target)) as new:
+            connection.connection.backup(new)
+            new.execute("PRAGMA journal_mode=DELETE")  # one file, which can be read where nothing can be written
+    else:
+        moment = connection.scalar(select(func.pg_export_snapshot()))
+        _run("pg_dump", url, f"--snapshot={moment}", "--format=custom", f"--file={target}")
+
+
+def seal(folder: Path, number: str, bucket: str | None = None) -> int:
+    """Write the list of all files in the folder, when the disk has them; returns how many these are."""
+    files = {str(path.relative_to(folder)): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+    os.sync()
+    listed = {"release": version("fedlas"), "revision": number, "bucket": bucket, "files": files}
+    (folder / _MANIFEST).write_text(json.dumps(listed, indent=1))
+    return len(files)
+
+
+def restore(settings: RegistrySettings, folder: Path) -> str:
+    """Put a backup back, the database last and at once: a second call finishes a killed one; tells what is there now.
+
+    What it does not name stays in the store, and is swept as any file without a record. The caller holds the data
+    folder. Raises InvalidRequest before anything is changed, and Unavailable, OSError, sqlite3.Error.
+    """
+    url = make_url(settings.resolved_database_url)
+    manifest = _checked(folder, _DUMPS[url.get_backend_name()])
+    if manifest["revision"] > newest():
+        raise _refused(
+            f"{folder} is of release {manifest['release']}, whose revision {manifest['revision']} this one does not "
+            "know: install that release, or a newer one"
+        )
+    if manifest["bucket"] and settings.artifact_bucket is None:
+        raise _refused(f"the stored files of {folder} are in {manifest['bucket']}: set FEDLAS_ARTIFACTS to this bucket")
+    if (owner := settings.data_dir.stat().st_uid) != os.geteuid():
+        raise _refused(
+            f"{settings.data_dir} is of user {owner}: do this as that user, who has to read what is restored"
+        )
+    _require_unused(url)
+    store = open_artifacts(settings)
+    for name in manifest["files"]:
+        digest = Path(name).name
+        there = settings.artifact_bucket is None and store.place(digest).is_file()
+        if name.startswith("artifacts/") and not there:
+            with store.stage_file(folder / name) as staged:
+                if staged.digest != digest:
+                    raise _refused(f"{folder / name} is damaged: {_AGAIN}")
+                staged.keep()
+    _load(url, folder)
+    further = "" if manifest["revision"] == newest() else "; `fedlas migrate` brings it to this release"
+    return f"restored as release {manifest['release']} had it, with {len(manifest['files']) - 1} stored files{further}"
+
+
+def _checked(folder: Path, dump: str) -> dict[str, Any]:
+    """The list, if all that it names is there, and this dump among it."""
+    try:
+        manifest: dict[str, Any] = json.loads((folder / _MANIFEST).read_text())
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        raise _refused(f"{folder} has no whole {_MANIFEST}, which `fedlas backup` writes last: {_AGAIN}") from None
+    sizes = {name: path.stat().st_size for name in manifest["files"] if (path := folder / name).is_file()}
+    if wrong := sorted(manifest["files"].items() - sizes.items()):
+        counted = f"{len(wrong)} of {len(manifest['files'])} files"
+        raise _refused(f"{counted} in {folder} are missing or cut off, such as {wrong[0][0]}: {_AGAIN}")
+    if dump not in sizes:
+        raise _refused(f"{folder} has no {dump}: set FEDLAS_DATABASE_URL to a database of the kind that was backed up")
+    return manifest
+
+
+def _require_unused(url: URL) -> None:
+    """Raise InvalidRequest where a process uses the SQLite file; what a killed one left in `-wal` goes into it.
+
+    PostgreSQL's database has to be empty, which `pg_restore` finds.
+    """
+    if url.get_backend_name() == "sqlite":
+        try:
+            with closing(sqlite3.connect(url.database or "", timeout=2)) as connection:
+                connection.execute("PRAGMA journal_mode=DELETE")  # only possible where nobody else has it open
+        except sqlite3.Error as error:
+            raise _refused(
+                f"{url.database} cannot be replaced now ({error}): stop API and workers, "
+                "or move it away if it is damaged"
+            ) from None
+
+
+def _load(url: URL, folder: Path) -> None:
+    """Put the dump in place of the database, in one transaction."""
+    source = folder / _DUMPS[url.get_backend_name()]
+    if url.get_backend_name() == "sqlite":
+        with closing(sqlite3.connect(source)) as new, closing(sqlite3.connect(url.database or "")) as old:
+            if new.execute("PRAGMA quick_check").fetchone() != ("ok",):
+                raise _refused(f"{source} is damaged: {_AGAIN}")
+            new.backup(old)
+    else:
+        _run("pg_restore", url, "--single-transaction", "--no-owner", "--no-privileges", str(source))
+
+
+def _run(program: str, url: URL, *arguments: str) -> None:
+    """Run a program of PostgreSQL's; the password is in no list of processes."""
+    if (path := shutil.which(program)) is None:
+        raise _refused(f"{program} is not installed: install it (Debian: apt-get install postgresql-client)")
+    place = url.set(drivername="postgresql")._replace(password=None).render_as_string()
+    done = subprocess.run(
+        [path, *arguments, f"--dbname={place}"],
+        env={**os.environ, "PGPASSWORD": url.password or ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        needed = f"; name an empty database (`createdb {url.database}-2`)" if program == "pg_restore" else ""
+        raise _refused(f"{program} did not get through: {' '.join(done.stderr.split())}{needed}")
