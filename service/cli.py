@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         check_single_runtime()
         return int(options.run(options))
-    except (TwoRuntimes, RegistryError, sqlite3.Error) as error:
+    except (TwoRuntimes, RegistryError, sqlite3.Error, OSError) as error:
         print(f"fedlas: {error}", file=sys.stderr)
         return 1
     except ValidationError as error:
