@@ -105,7 +105,7 @@ def _converted(estimator: Any, rows: NDArray[np.float32], columns: Sequence[str]
             name, reason = type(estimator).__name__, " ".join(str(error).split()).split(". ")[0]
             found = f"skl2onnx cannot write {name} ({type(error).__name__}: {reason}):"
             if booster := BOOSTERS.get(type(estimator).__module__.partition(".")[0]):
-                found = f"{name}, m in what follows, is written by: {booster}; send that file, or else"
+                found = f"{name}, m in what follows, is written by: {booster}; send that file, or"
             raise ConversionError("not_exportable", f"{found} {_SCORES_INSTEAD}") from error
     return _one_input(_probabilities_only(model), types)
 

@@ -28,7 +28,7 @@ N = 60
 KERAS = {"config.json": b"{}", "metadata.json": b"{}", "model.weights.h5": b""}
 XLSX = zipped({"xl/workbook.xml": b"", "[Content_Types].xml": b""})
 TENSORFLOW = "python -m tf2onnx.convert --"
-#: What is sent for a model: its name, its first bytes or its folder, and the words of the answer.
+#: Files and folders that are sent for a model: name, content, and the words of the answer.
 MODELS = {
     "xgb.json": (b'{"learner":{"attributes":{}}}', 'XGBoost.*load_model."xgb.json".*convert_xgboost'),
     "xgb.ubj": (b"{L" + bytes(7) + b"\7learner{L" + bytes(90), 'XGBoost.*load_model."xgb.ubj"'),
