@@ -126,7 +126,8 @@ class InMemoryJob:
             return self._by_scores(error)
         roles: Any = rows.roles or None
         seed, seen = self.options.seed, rows.seen_by_model
-        dataset = read_dataset(rows.path, replace(self.rows, roles=roles, seen_by_model=seen, split_seed=seed))
+        reading = replace(self.rows, roles=roles, seen_by_model=seen, split_seed=seed, purpose="fit")
+        dataset = read_dataset(rows.path, reading)
         _require_provenance(dataset, seen)
         return self._by_network(file, model, rows, model.aligned(dataset))
 

@@ -16,6 +16,7 @@ from fedlas.conversion import dataset_file
 from fedlas.conversion.columns import SPLITS, Array, Rows, as_array, class_name, found_roles, is_tensor, named_inputs
 from fedlas.conversion.rows import rows_of
 from fedlas.data.reading import ReadingOptions
+from fedlas.data.roles import no_label
 from fedlas.errors import ConversionError
 
 _BATCH = 512
@@ -148,7 +149,8 @@ def _split(part: Any, roles: Mapping[str, Any]) -> tuple[Any, dict[str, Array]]:
     if isinstance(part, tuple | list) and len(part) == 2:
         return part[0], {"label": as_array(part[1], "y")}
     if hasattr(part, "iloc"):
-        columns = found_roles(map(str, part.columns), roles)
+        if "label" not in (columns := found_roles(map(str, part.columns), roles)):
+            raise ConversionError("no_label", no_label([*map(str, part.columns)]))
         taken = {role: name for role, name in columns.items() if isinstance(name, str)}
         return part.drop(columns=list(taken.values())), {
             role: as_array(part[name], name) for role, name in taken.items()

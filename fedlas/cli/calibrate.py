@@ -137,7 +137,11 @@ def calibrate(
     wanted = present({"max_error": max_error, "precision": precision, "recall": recall, "confidence": confidence})
     of_scores = present({"slice": slice, "valid_for": valid_for})
     if data is None:
-        reading = {"class_names": class_names_of(class_names), "roles": roles_of(role), "publish_as": publish_as}
+        reading = {
+            "class_names": class_names_of(class_names),
+            "roles": roles_of(role, scores=True),
+            "publish_as": publish_as,
+        }
         return scores.calibrate(session, model, wanted, of_scores | present(reading), out, report, local=local)
     if unused := [*wanted, *of_scores]:
         raise UsageError(f"--{unused[0].replace('_', '-')} is for scores, which come without DATA")
@@ -203,7 +207,7 @@ def _uploaded(session: Session, model: str, data: str, request: Request) -> tupl
     if model_file is not None:
         model = sent(session, models.upload, model_file, **options[0]).id
     if data_file is not None:
-        rows = sent(session, datasets.upload, data_file, **options[1])
+        rows = sent(session, datasets.upload, data_file, **{"purpose": "fit", **options[1]})
         if rows.seen_by_model == "unknown" and "seen_by_model" not in options[1] and says_unseen():
             datasets.delete(rows)
             rows = sent(session, datasets.upload, data_file, **{**options[1], "seen_by_model": "no"})

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from fedlas.errors import FedLASError
+from fedlas.file_kinds import named
 
 #: The table above, for help texts; the mark before it keeps its lines as they are.
 TABLE = """\b
@@ -116,7 +117,7 @@ def about(file: Path, *kinds: type[FedLASError]) -> Iterator[None]:
             kinds = (InvalidRequestError, Rejected)
         if not isinstance(error, kinds):
             raise
-        raise CommandError(f"{file}: {error}", _code_of(error)) from error
+        raise CommandError(f"{file}: {named(str(error), file)}", _code_of(error)) from error
 
 
 def told(error: Exception, *, debug: bool = False) -> ExitCode:

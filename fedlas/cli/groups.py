@@ -131,7 +131,7 @@ def create_calibrator(
             file_of(file),
             name=name or file.stem,
             method=method,
-            roles=roles_of(role),
+            roles=roles_of(role, scores=True),
             on_upload=moved,
             **given_options(option, "--option", "ScoresOptions"),
         )

@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal, NoReturn
 import typer
 
 from fedlas.cli.failures import CommandError, Require, UsageError
+from fedlas.file_kinds import of_folder
 
 Wait = Annotated[bool, typer.Option(help="Wait until the file has been inspected.")]
 Pairs = Annotated[
@@ -28,7 +29,9 @@ Pairs = Annotated[
 RolePairs = Annotated[
     list[str] | None,
     typer.Option(
-        "--role", metavar="ROLE=COLUMN", help="Column of a role: label, split, group, time, slices, weight, id."
+        "--role",
+        metavar="ROLE=COLUMN",
+        help="Column of a role: label, split, group, time, slices, weight, id; of scores, score.",
     ),
 ]
 SeenByModel = Annotated[
@@ -76,12 +79,12 @@ def _value(text: str) -> Any:
         return text
 
 
-def roles_of(given: Sequence[str] | None) -> dict[str, str] | None:
+def roles_of(given: Sequence[str] | None, *, scores: bool = False) -> dict[str, str] | None:
     """Columns by their role; None where none is given."""
-    from fedlas.contract.options import ROLE_NAMES
+    from fedlas.contract.options import ROLE_NAMES, SCORE_ROLE_NAMES
 
     roles = pairs_of(given, "--role", "ROLE=COLUMN")
-    _require_known(roles, "--role", ROLE_NAMES)
+    _require_known(roles, "--role", SCORE_ROLE_NAMES if scores else ROLE_NAMES)
     return roles or None
 
 
@@ -247,6 +250,8 @@ def _line() -> str:
 
 def file_of(path: Path) -> Path:
     """The path of a file that can be read; raises what the system says of it otherwise."""
+    if path.is_dir():
+        raise CommandError(of_folder(path))
     path.open("rb").close()
     return path
 

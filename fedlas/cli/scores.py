@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 import typer
@@ -14,11 +15,18 @@ from fedlas.cli.options import file_of, require_writable, valid, write
 from fedlas.cli.output import Column, Json, percent, transfer
 from fedlas.cli.resources import GROUPS
 from fedlas.errors import BadDataset
+from fedlas.file_kinds import named
 
 #: Parameters of `fedlas calibrate` that go with scores; `DATA` and the common options aside.
 _KNOWN = {
     *("model", "max_error", "precision", "recall", "confidence", "slice", "valid_for"),
     *("publish_as", "class_names", "role", "out", "report", "local"),
+}
+#: Sentences for what is no score, by format.
+_OTHERS = {
+    "imagefolder": "{0} holds images, whose model comes first: fedlas calibrate model.onnx {0}",
+    **dict.fromkeys(("csv", "npz"), "{0} holds scores of several classes: fedlas calibrators create {0}"),
+    "parquet": "{0} holds scores of several classes: write it as csv, then fedlas calibrators create scores.csv",
 }
 _ANSWERS = (
     Column("score", "score"),
@@ -47,10 +55,8 @@ def calibrate(
     """Calibrate the scores in a file, write the files that were asked for, and print the promise and the verdict."""
     from fedlas.contract.options import ScoresPart
 
-    if (file.startswith("mdl_") and not Path(file).exists()) or not _holds_scores(file_of(Path(file))):
-        raise UsageError(
-            f"Missing argument 'DATA'. {file} holds no column 'score' or 'signal_…', so it must be a model."
-        )
+    if sentence := _no_scores(file, options.get("roles")):
+        raise UsageError(sentence)
     asked = {name for name in session.params if str(session.get_parameter_source(name)).endswith("COMMANDLINE")}
     if strange := sorted(asked - _KNOWN):
         raise UsageError(f"--{strange[0].replace('_', '-')} is for a model with rows; {file} holds scores")
@@ -77,14 +83,25 @@ def require_free(session: Session, name: str | None, *, scores: bool) -> None:
             raise CommandError(f"publish_as is {name!r}, whose versions take {takes}; needed is another name")
 
 
-def _holds_scores(file: Path) -> bool:
-    """False where the columns are no scores; True where this machine lacks what reads them, so that a service does."""
+def _no_scores(file: str, roles: dict[str, str] | None) -> str:
+    """The sentence for a file that holds no scores, with the command that takes it; empty for scores."""
+    missing = f"Missing argument 'DATA', the rows for the model: fedlas calibrate {quote(file)} rows.csv"
+    if file.startswith("mdl_") and not Path(file).exists():
+        return missing
+    path = file_of(Path(file))
     try:
+        from fedlas.data.file_format import kind_at, told_format
         from fedlas.scores.result import columns_in
     except ModuleNotFoundError:
-        return True
-    with about(file, BadDataset):
-        return columns_in(file) is not None
+        return ""  # this machine lacks what reads them, so that a service does
+    if (kind := kind_at(path)) and kind.model:
+        return named(f"{file} is {kind.what}: {kind.model}", path)
+    with about(path, BadDataset):
+        if columns_in(path, roles) is not None:
+            return ""
+    with suppress(BadDataset):
+        return _OTHERS[told_format(path)].format(file)
+    return missing
 
 
 def _served(

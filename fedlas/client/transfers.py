@@ -23,6 +23,7 @@ from fedlas.client.errors import ClientError, DigestMismatch, FileError, ServerM
 from fedlas.client.problems import MAX_CALL_S, backoff, retry_after
 from fedlas.client.transport import Params, Transport
 from fedlas.contract.records import CalibratorRecord, DatasetRecord, ModelRecord, UploadRecord
+from fedlas.file_kinds import of_folder
 
 
 class Source:
@@ -63,9 +64,7 @@ class Source:
 def opened(path: Path) -> BinaryIO:
     """The file, to be read; raises FileError."""
     if path.is_dir():
-        raise FileError(
-            "not_a_file", f"{path} is a folder, needed is a file; a folder of images is sent as a zip of it"
-        )
+        raise FileError("not_a_file", of_folder(path))
     try:
         return path.open("rb")
     except FileNotFoundError:

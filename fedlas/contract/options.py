@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, JsonValue, WithJsonSchema
@@ -18,16 +19,18 @@ MIN_PRIOR = 1e-9
 _LISTED_NAMES = 5
 
 ROLE_NAMES = ("label", "split", "group", "slices", "weight", "time", "id")
+#: The roles of a file of scores, of which `score` is the score itself.
+SCORE_ROLE_NAMES = ("score", *ROLE_NAMES)
 
 
 #: Role → column, or columns for `slices`.
 GivenRoles = dict[str, str | list[str]]
 
 
-def _checked_roles(roles: GivenRoles | None) -> GivenRoles | None:
+def _checked_roles(roles: GivenRoles | None, known: Sequence[str] = ROLE_NAMES) -> GivenRoles | None:
     for role, column in (roles or {}).items():
-        if role not in ROLE_NAMES:
-            raise ValueError(f"unknown role {role[:100]!r}; the roles are {', '.join(ROLE_NAMES)}")
+        if role not in known:
+            raise ValueError(f"unknown role {role[:100]!r}; the roles are {', '.join(known)}")
         if not isinstance(column, str) and role != "slices":
             raise ValueError(f"role {role!r} must name a column, not several")
     return roles
@@ -180,7 +183,9 @@ class ScoresPart(ScoresOptions):
     method: str = Field(
         "auto", pattern="^[a-z][a-z0-9_]{0,39}$", description="`auto`, `temperature`, `affine`, … or another by name."
     )
-    roles: SentRoles = None
+    roles: Annotated[GivenRoles | None, AfterValidator(partial(_checked_roles, known=SCORE_ROLE_NAMES))] = Field(
+        None, description="Role → column, such as `label`, or `score`; `slices` names several columns."
+    )
     name: FileName = None
     wait: float = Field(60, ge=0, le=60, description="Seconds to wait for the calibrator; then the answer is 202.")
 

@@ -22,6 +22,7 @@ from typing import Any
 
 from fedlas.errors import ConversionError
 from fedlas.extras import require
+from fedlas.file_kinds import of_folder
 
 __all__ = ["ConversionError", "DatasetFile", "ModelFile", "dataset_file", "example_of", "model_file"]
 
@@ -87,7 +88,7 @@ def model_file(
     """
     names = None if class_names is None else [str(name) for name in class_names]
     if isinstance(model, str | Path):
-        path = _file(model, "model", "name the .onnx or .safetensors file in it")
+        path = _file(model, "model")
         if architecture is None:
             return ModelFile(path, names, {} if features is None else {"features": features})
         require("architectures", "torch", "safetensors", "onnx", "onnxruntime", "onnxscript")
@@ -145,8 +146,7 @@ def dataset_file(
     """
     given = dict(roles or {})
     if isinstance(data, str | Path):
-        instead = "name an .npz, .csv or .parquet file in it; a folder of images is sent as a .zip of it"
-        return DatasetFile(_file(data, "dataset", instead), given, seen_by_model)
+        return DatasetFile(_file(data, "dataset"), given, seen_by_model)
     require("arrays", "numpy")
     from fedlas.conversion.columns import write_rows
     from fedlas.conversion.rows import rows_of, seen_by
@@ -182,11 +182,11 @@ def _type_name(value: object) -> str:
     return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
 
 
-def _file(path: str | Path, what: str, instead: str) -> Path:
+def _file(path: str | Path, what: str) -> Path:
     file = Path(path).expanduser()
     try:
         if file.is_dir():
-            raise ConversionError("is_directory", f"the {what} {str(path)!r} is a directory: {instead}")
+            raise ConversionError("is_directory", f"the {what} {of_folder(file)}")
         if not file.exists():
             where = "" if file.is_absolute() else f" in {Path.cwd()}"
             raise ConversionError("no_such_file", f"there is no {what} {str(path)!r}{where}")

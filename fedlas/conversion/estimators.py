@@ -17,12 +17,13 @@ from fedlas.conversion import ModelFile
 from fedlas.conversion.columns import class_name
 from fedlas.conversion.proof import prove
 from fedlas.errors import ConversionError
+from fedlas.file_kinds import BOOSTERS
 
 _INPUT = "x"
 _OUTPUT = "probabilities"
 #: The newest operators that the importer, ONNX Runtime and skl2onnx all know.
 _OPSETS = {"": 18, "ai.onnx.ml": 3}
-_SCORES_INSTEAD = "calibrate its probabilities instead (`fedlas.calibrate` does so, or `POST /v1/calibrators`)"
+_SCORES_INSTEAD = "calibrate its probabilities instead: fedlas.calibrate(model, rows) does so, or POST /v1/calibrators"
 
 
 def write_estimator(estimator: Any, folder: Path, *, example: Any, class_names: list[str] | None) -> ModelFile:
@@ -101,11 +102,11 @@ def _converted(estimator: Any, rows: NDArray[np.float32], columns: Sequence[str]
                 estimator, initial_types=types, options={id(estimator): {"zipmap": False}}, target_opset=_OPSETS
             )
         except Exception as error:  # converters raise whatever they run into
-            raise ConversionError(
-                "not_exportable",
-                f"skl2onnx cannot write {type(estimator).__name__} ({type(error).__name__}: "
-                f"{' '.join(str(error).split())[:100]}): {_SCORES_INSTEAD}",
-            ) from error
+            name, reason = type(estimator).__name__, " ".join(str(error).split()).split(". ")[0]
+            found = f"skl2onnx cannot write {name} ({type(error).__name__}: {reason}):"
+            if booster := BOOSTERS.get(type(estimator).__module__.partition(".")[0]):
+                found = f"{name}, m in what follows, is written by: {booster}; send that file, or"
+            raise ConversionError("not_exportable", f"{found} {_SCORES_INSTEAD}") from error
     return _one_input(_probabilities_only(model), types)
 
 

@@ -181,7 +181,14 @@ def non_finite(name: str, value: float, place: tuple[int, ...], *, columns: Sequ
         name, place = columns[place[1]], place[:1]
     where = f"row {place[0]}" + (f", position {list(place[1:])}" if len(place) > 1 else "")
     word = "empty or NaN" if np.isnan(value) else str(value)
-    return BadDataset("non_finite", f"'{name}' is {word} in {where} (counted from 0); numbers must be finite")
+    remedy = (
+        ': fill it, leave such rows out, or, if the model takes missing numbers, say missing="nan" '
+        "(fedlas calibrate model.onnx YOUR_FILE --dataset-option missing=nan)"
+    )
+    return BadDataset(
+        "non_finite",
+        f"'{name}' is {word} in {where} (counted from 0); numbers must be finite{remedy if np.isnan(value) else ''}",
+    )
 
 
 MAPPED_FROM = 1 << 28

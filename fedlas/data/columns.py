@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from fedlas.contract.profiles import Notice
 from fedlas.data.dataset import Array, Integers
 from fedlas.data.labels import as_text, codes
+from fedlas.data.roles import unnamed
 from fedlas.errors import BadDataset
 
 #: A text column stands in memory, as wide as its longest cell.
@@ -208,7 +210,9 @@ class Columns:
 def check_names(names: Sequence[str]) -> None:
     """BadDataset `duplicate_column` where two columns have one name."""
     if twice := sorted(name for name, count in Counter(names).items() if count > 1):
-        raise BadDataset("duplicate_column", f"these columns appear more than once: {', '.join(twice[:20])}")
+        raise BadDataset(
+            "duplicate_column", f"these columns appear more than once: {', '.join(twice[:20])}{unnamed(twice)}"
+        )
 
 
 def check_lengths(arrays: Mapping[str, Array], first: str) -> None:
@@ -236,14 +240,43 @@ def check_single(what: str, array: Array) -> None:
         raise BadDataset("bad_role", f"the {what} needs one value per row, got shape {array.shape}")
 
 
+_CLEAN = 'pandas.read_csv("YOUR_FILE", sep=None, engine="python", {}=",").to_csv("clean.csv", index=False)'
+#: How cells are written that people mean as numbers, and the remedy; the first that fits is meant.
+_WRITTEN = (
+    (
+        r"[-+]?\d{1,3}((,\d{3})+\.\d+|(,\d{3}){2,})",
+        "nothing may stand between thousands: " + _CLEAN.format("thousands"),
+    ),
+    (r"[-+]?\d*,\d+", "numbers need a decimal point: " + _CLEAN.format("decimal")),
+    (r"[-+]?\d{1,3}(\.\d{3})*,\d+", "numbers need a decimal point: " + _CLEAN.format('thousands=".", decimal')),
+    (r"[-+]?\d+([.,]\d+)?\s*%", "write it without the percent sign"),
+    (
+        r"\d{4}-\d\d-\d\d.*|\d{1,2}[./]\d{1,2}[./]\d{2,4}.*",
+        "a date is no input: say --role time=COLUMN, or leave it out",
+    ),
+    (r"\W|(?i:none|missing|unknown|n\.a\.)", "leave such a cell empty"),
+)
+
+
+def as_number(text: str) -> str:
+    """The remedy for a cell that is meant as a number; empty for any other text.
+
+    >>> as_number("97.5%"), as_number("31.05.2024")[:6], as_number("red")
+    ('write it without the percent sign', 'a date', '')
+    """
+    return next((remedy for pattern, remedy in _WRITTEN if re.fullmatch(pattern, text.strip())), "")
+
+
 def not_numeric(what: str, name: str, kind: str, value: object, row: int) -> BadDataset:
     """The error for a column that is neither number nor role, with a cell of it."""
     shown = str(value) if len(str(value)) <= 60 else f"{str(value)[:60]}…"
+    remedy = as_number(str(value)) or (
+        f'if it holds the labels, say roles={{"label": "{name}"}} (on the command line --role label={name}); else '
+        f'encode it as numbers, leave it out, or give it another role, such as roles={{"slices": ["{name}"]}}'
+    )
     return BadDataset(
         "non_numeric_column",
-        f"the {what} '{name}' is {kind} ({shown!r} in row {row}, counted from 0) and has no role: "
-        f'if it holds the labels, say roles={{"label": "{name}"}} (on the command line --role label={name}); else '
-        f'encode it as numbers, leave it out, or give it another role, such as roles={{"slices": ["{name}"]}}',
+        f"the {what} '{name}' is {kind} ({shown!r} in row {row}, counted from 0) and has no role: {remedy}",
     )
 
 

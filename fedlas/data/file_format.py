@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from fedlas.errors import BadDataset, FedLASError
+from fedlas.file_kinds import Kind, kind_of
 
 FORMATS = ("npz", "csv", "parquet", "imagefolder")
 SUPPORTED = (
@@ -29,36 +30,6 @@ SUPPORTED = (
 _IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 #: A pickle of protocol 0 or 1 that is larger is refused as bad text instead.
 _MAX_WALKED_BYTES = 1 << 26
-_WRITE_PARQUET = "write parquet: pandas.DataFrame.to_parquet or pyarrow.parquet.write_table"
-#: How files begin that are often taken for datasets, what they are, and what to do.
-_STRANGERS = (
-    (b"\x08", "an ONNX model", "needed are rows; were model and rows exchanged?"),
-    (b"\x93NUMPY", "a single .npy array", "it has no labels; numpy.savez writes both"),
-    (b"ARROW1", "an Arrow IPC (Feather) file", _WRITE_PARQUET),
-    (b"FEA1", "a Feather file", _WRITE_PARQUET),
-    (b"ORC", "an ORC file", _WRITE_PARQUET),
-    (b"Obj\x01", "an Avro file", _WRITE_PARQUET),
-    (b"SQLite format 3\0", "an SQLite database", "write the rows of a query as csv or parquet"),
-    (b"MATLAB 5.0", "a MATLAB file", "scipy.io.loadmat reads it and numpy.savez writes npz"),
-    (b"\xd0\xcf\x11\xe0", "an old Excel file", "save the sheet as csv (UTF-8)"),
-    (b"\x89PNG", "a single image", "send a zip with a folder of images for each class"),
-    (b"\xff\xd8\xff", "a single image", "send a zip with a folder of images for each class"),
-    (b"\x28\xb5\x2f\xfd", "a compressed (zstd) file", "send what is in it"),
-    (b"\x1f\x8b", "a compressed (gzip) file", "send what is in it"),
-    (b"BZh", "a compressed (bzip2) file", "send what is in it"),
-    (b"\xfd7zXZ", "a compressed (xz) file", "send what is in it"),
-    (b"7z\xbc\xaf", "a 7z archive", "send an ordinary zip"),
-    (b"Rar!", "a rar archive", "send an ordinary zip"),
-    (b"x\x01", "a compressed (zlib) file", "send what is in it"),
-    (b"x\x5e", "a compressed (zlib) file", "send what is in it"),
-    (b"x\x9c", "a compressed (zlib) file", "send what is in it"),
-    (b"x\xda", "a compressed (zlib) file", "send what is in it"),
-    (b"%PDF", "a PDF file", "send the data it shows as csv"),
-    (b"<", "HTML or XML", "perhaps a page about the file was saved instead of the file"),
-    (b'{"', "JSON", "pandas.read_json reads it and to_csv or to_parquet writes what is read here"),
-    (b"[{", "JSON", "pandas.read_json reads it and to_csv or to_parquet writes what is read here"),
-    (b"[[", "JSON", "numpy.savez writes arrays of numbers"),
-)
 _NOT_UTF8 = "is not UTF-8, perhaps it is Latin-1 (Windows-1252); save the csv as UTF-8"
 _OTHER_ENCODINGS = (b"\xff\xfe", b"\xfe\xff")
 
@@ -89,25 +60,19 @@ def _content(path: Path) -> str:
             return "parquet"
         if start.startswith(b"PARE"):
             raise BadDataset("encrypted", "the parquet file is encrypted; send it without")
-        if start.startswith(b"\x89HDF\r\n"):
-            raise BadDataset("unsafe_format", _never_opened("an HDF5 file"))
         if _is_pickle(start, file) or _is_compressed_pickle(start):
             raise BadDataset("unsafe_format", _never_opened("a pickle (or joblib) file"))
-    _refuse_strangers(start)
+    if start.startswith(_OTHER_ENCODINGS):
+        raise BadDataset("corrupt", "the text is UTF-16, not UTF-8; save the csv as UTF-8")
+    if (kind := kind_of(start)) is not None:
+        raise _not_read(kind)
     if not _is_text(start):
         raise BadDataset("unsupported_format", f"the content is neither npz nor parquet nor text: {SUPPORTED}")
     return "csv"
 
 
-def _refuse_strangers(start: bytes) -> None:
-    if start.startswith(_OTHER_ENCODINGS):
-        raise BadDataset("corrupt", "the text is UTF-16, not UTF-8; save the csv as UTF-8")
-    begin = start.removeprefix(b"\xef\xbb\xbf").lstrip()
-    for word, what, advice in _STRANGERS:
-        if start.startswith(word) or begin.startswith(word):
-            raise BadDataset("unsupported_format", f"the content is {what}, which is not read: {advice}")
-    if start[257:262] == b"ustar":
-        raise BadDataset("unsupported_format", "the content is a tar archive, which is not read: send an ordinary zip")
+def _not_read(kind: Kind) -> BadDataset:
+    return BadDataset("unsupported_format", f"the content is {kind.what}, which is not read: {kind.rows}")
 
 
 def _never_opened(what: str) -> str:
@@ -115,6 +80,15 @@ def _never_opened(what: str) -> str:
         f"the content is {what}, which is never opened here because it can run code; "
         "save the arrays with numpy.savez('data.npz', inputs=..., labels=...)"
     )
+
+
+def kind_at(path: Path) -> Kind | None:
+    """The kind of a file that is not read, by its first bytes or, of a zip, by its names; None where it may be."""
+    with path.open("rb") as file:
+        start = file.read(4096)
+    with suppress(BadDataset), open_archive(path) as archive:
+        return kind_of(b"", archive.namelist())
+    return kind_of(start)
 
 
 def _zip_content(path: Path) -> str:
@@ -129,8 +103,8 @@ def _zip_content(path: Path) -> str:
         raise BadDataset("unsafe_format", _never_opened("a zip archive with a pickle (perhaps from torch.save)"))
     if all(name.endswith(".npy") for name in names):
         return "npz"
-    if "[Content_Types].xml" in names:
-        raise BadDataset("unsupported_format", "the content is an Excel file, which is not read: save the sheet as csv")
+    if (kind := kind_of(b"", names)) is not None:
+        raise _not_read(kind)
     if any(name.lower().endswith(_IMAGES) for name in names):
         return "imagefolder"
     stranger = next(name for name in names if not name.endswith(".npy"))

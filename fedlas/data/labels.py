@@ -51,6 +51,14 @@ def read_labels(name: str, array: Array, class_names: Sequence[str] | None = Non
     return labels
 
 
+def empty_label(name: str, row: int) -> str:
+    """The sentence for a row without a label."""
+    return (
+        f"'{name}' is empty in row {row} (counted from 0): leave out rows without labels, of a csv "
+        f'pandas.read_csv("YOUR_FILE").dropna(subset=["{name}"]).to_csv("labelled.csv", index=False)'
+    )
+
+
 def as_text(array: Array) -> Array:
     if array.dtype.kind == "S":
         return np.char.decode(array, "utf-8", "replace")
@@ -89,7 +97,7 @@ def _from_text(name: str, array: Array, class_names: Sequence[str] | None) -> La
     texts = [str(text) for text in as_text(distinct)]
     if "" in texts:
         row = int(np.argmax(inverse == texts.index("")))
-        raise BadDataset("bad_labels", f"'{name}' is empty in row {row} (counted from 0)")
+        raise BadDataset("bad_labels", empty_label(name, row))
     if len(texts) > MAX_CLASSES:
         raise BadDataset(
             "too_many_classes", f"'{name}' has more than {MAX_CLASSES} different values, too many to be classes"
@@ -133,6 +141,8 @@ def _whole(name: str, array: Array) -> Integers:
         broken = np.flatnonzero(~np.isfinite(array) | (array != np.round(array)))
         if len(broken):
             row = int(broken[0])
+            if np.isnan(array[row]):
+                raise BadDataset("bad_labels", empty_label(name, row))
             raise BadDataset("bad_labels", f"'{name}' is {array[row]} in row {row} (counted from 0); no class index")
         array = np.clip(array, -1, MAX_CLASSES)
     elif array.dtype == np.uint64:

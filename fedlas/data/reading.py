@@ -29,7 +29,7 @@ from fedlas.data.formats.image_folder import FILE_NAME, ImageFolderReader
 from fedlas.data.formats.npz import NpzReader
 from fedlas.data.formats.parquet import ParquetReader
 from fedlas.data.labels import Labels, as_text, read_labels
-from fedlas.data.roles import RoleNames, Roles, find_roles, no_label
+from fedlas.data.roles import RoleNames, Roles, find_roles, listed, no_label
 from fedlas.data.splits import (
     DEFAULT_SHARES,
     Codes,
@@ -47,6 +47,8 @@ PURPOSES = ("fit", "predict")
 _VALUES = {"seen_by_model": (None, *SEEN_BY_MODEL), "missing": ("reject", "nan"), "purpose": (None, *PURPOSES)}
 _TOLERATED = "a batch fails on such rows, or with errors=column they have an error in place of an answer"
 _CLASS_NAMES = "class_names"
+#: Codes of what is wrong with a column, beside which the names of all are said.
+_OF_COLUMNS = ("non_numeric_column", "non_finite", "bad_labels")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +101,7 @@ def read_dataset(
     roles, padding, purpose = options.roles, options.padding, options.purpose
     shares = None if options.split_shares is None else check_shares(options.split_shares)
     read_as = {"padding": None if padding is None else dict(padding), "missing": options.missing}
-    format = told_format(path, options.format)
+    format, names = told_format(path, options.format), list[str]()
     try:
         reader = _reader(path, format, padding, scratch, purpose)
         names_classes = format == "npz" and _CLASS_NAMES in reader.names and _CLASS_NAMES not in (roles or {}).values()
@@ -121,6 +123,10 @@ def read_dataset(
             ),
             reading=read_as,
         )
+    except BadDataset as error:
+        if error.code not in _OF_COLUMNS or format not in ("csv", "parquet"):
+            raise
+        raise BadDataset(error.code, f"{error.message}; the columns are {listed(names)}") from error
     except MemoryError:
         raise BadDataset("too_large", "the arrays do not fit into memory") from None
     except OSError as error:

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from shlex import quote
 from typing import TypeAlias
 
 import numpy as np
@@ -18,6 +19,20 @@ from fedlas.errors import BadDataset, Mismatch
 ROLES = ("label", "split", "group", "slices", "weight", "time", "id")
 #: Names that also mean `label`, tried in this order.
 LABEL_NAMES = ("label", "labels", "y", "target")
+#: Words for a label that people use besides, and for the score of a row; only to be proposed.
+_LABEL_WORDS = (
+    "class",
+    "outcome",
+    "diagnosis",
+    "category",
+    "truth",
+    "human",
+    "correct",
+    "is_correct",
+    "right",
+    "answer",
+)
+_SCORE_WORDS = ("confidence", "judge", "logprob", "prob", "probability", "p", "rating", "grade", "similarity")
 #: role -> column name; `slices` -> a list of names.
 RoleNames: TypeAlias = Mapping[str, str | Sequence[str]]
 
@@ -84,22 +99,56 @@ def _given(role: str, value: object, columns: Collection[str]) -> list[str]:
         raise BadDataset("unknown_role", f"the role '{role}' takes one column, got {value!r}")
     if unknown := [name for name in wanted if name not in columns]:
         raise BadDataset(
-            "unknown_role_column", f"the role '{role}' names '{unknown[0]}', but the columns are {_some(columns)}"
+            "unknown_role_column", f"the role '{role}' names '{unknown[0]}', but the columns are {listed(columns)}"
         )
     return list(wanted)
 
 
 def no_label(columns: Collection[str]) -> str:
     """Message that these columns hold no label, and how to name one."""
+    label = likely(columns, _LABEL_WORDS, -1)
     return (
-        f"no label among {_some(columns) or 'no columns'}; name one of them {', '.join(LABEL_NAMES)}, "
-        'or say roles={"label": "its name"} (on the command line --role label=NAME)'
+        f"no label among {listed(columns) or 'no columns'}{unnamed(columns)}; "
+        f"name one of them {', '.join(LABEL_NAMES)}, "
+        f'or say roles={{"label": "{label}"}} (on the command line --role label={quote(label)})'
     )
 
 
-def _some(columns: Collection[str]) -> str:
+def no_scores(columns: Collection[str]) -> str:
+    """Message that these columns hold no scores, and how to name them."""
+    label = likely(columns, (*LABEL_NAMES, *_LABEL_WORDS), -1)
+    score = likely([name for name in columns if name != label], _SCORE_WORDS, 0)
+    return (
+        f"no column is called score or signal_…, and none logit_0, probability_0, …; the columns are {listed(columns)}"
+        f'{unnamed(columns)}. If the score is {score}, say roles={{"score": "{score}", "label": "{label}"}} '
+        f"(fedlas calibrate YOUR_FILE --role score={quote(score)} --role label={quote(label)}). "
+        "Rows for a model come after it: fedlas calibrate model.onnx YOUR_FILE"
+    )
+
+
+def unnamed(columns: Collection[str]) -> str:
+    """A clause for columns that are called as numbers are; empty for others.
+
+    >>> unnamed(["5.1", "3.5"]), unnamed(["f0", "1"])
+    (' (is the line of names missing above the rows?)', '')
+    """
+    named = any(not re.fullmatch(r"\s*[-+.\d][-+.\deE]*\s*", name) for name in columns)
+    return "" if named or not columns else " (is the line of names missing above the rows?)"
+
+
+def likely(columns: Collection[str], words: Collection[str], place: int) -> str:
+    """The column that one of these words calls, else that at the place.
+
+    >>> likely(["f0", "Outcome", "f1"], ["outcome", "class"], -1), likely(["a", "b"], ["outcome"], -1)
+    ('Outcome', 'b')
+    """
+    return next((name for name in columns if name.strip().lower() in words), ([*columns] or ["NAME"])[place])
+
+
+def listed(columns: Collection[str]) -> str:
+    """The names of the first 20."""
     names = list(columns)
-    return ", ".join(names[:50]) + (f" and {len(names) - 50} more" if len(names) > 50 else "")
+    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
 
 
 _SHOWN = 50

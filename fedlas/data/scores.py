@@ -41,6 +41,11 @@ _NAMES: dict[str, Kind] = {
 _COLUMN = re.compile(rf"({'|'.join(_NAMES)})(?:[_.\- ]|(?=\d))(.+)", re.IGNORECASE)
 
 
+def is_of_classes(name: str) -> bool:
+    """True for a column, or array, of scores of several classes."""
+    return name.lower() in _NAMES or _COLUMN.fullmatch(name) is not None
+
+
 @dataclass(frozen=True)
 class _Matrix:
     """Scores (N, K), the columns that they come from, and the names of the classes where those are known."""

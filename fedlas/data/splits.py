@@ -63,7 +63,8 @@ def given_splits(name: str, array: Array) -> Codes:
         raise BadDataset(
             "unknown_split",
             f"'{name}' may be {', '.join(SPLITS)}; found {', '.join(map(repr, unknown[:10]))} "
-            f"(first in row {row}, counted from 0)",
+            f"(first in row {row}, counted from 0)"
+            f"{'; validation rows are calibration here' if {*unknown} & {'val', 'valid', 'validation', 'dev'} else ''}",
         )
     return np.array([SPLITS.index(word) for word in distinct], dtype=np.int8)[inverse.reshape(-1)]
 

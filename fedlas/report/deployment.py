@@ -152,7 +152,7 @@ def decision_sentence(table: DecisionTable | None, num_rows: int) -> str | None:
     return (
         f"At its argmax the served model answers “{row.name}” in {_percent(row.argmax.answered)} of the test rows "
         f"(recall {_recall(row.argmax)}), the uploaded one in {_percent(row.uploaded.answered)} (recall "
-        f'{_recall(row.uploaded)}); decisions that keep the alarm rate (`decision: {{"keep": "alarm_rate"}}`) answer '
+        f'{_recall(row.uploaded)}); decisions that keep the alarm rate (decision: {{"keep": "alarm_rate"}}) answer '
         f"it in {_percent(row.thresholds.answered)} (recall {_recall(row.thresholds)}) and leave the probabilities "
         "as they are."
     )
@@ -167,7 +167,7 @@ def priors_sentence(section: PriorsSection | None) -> str | None:
         f"The served probabilities are for the class priors of the request (“{name}” "
         f"{_percent(section.default[name])}, which {_percent(section.shares[name])} of the calibration rows are). All "
         "figures of this report are of the test rows as they are, without that shift: they hold where the classes have "
-        "the shares of the dataset, and so do the promises of `max_error` and `coverage`, which are refused for "
+        "the shares of the dataset, and so do the promises of max_error and coverage, which are refused for "
         "other priors."
     )
 

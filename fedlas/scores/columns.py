@@ -5,18 +5,33 @@ NumPy is loaded where arrays are made, and Arrow not at all: a client has neithe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fedlas.data.dataset import Array
 
 #: Names of `fedlas.scores.table` and `fedlas.data.roles`, which need Arrow: columns that are no signals without one.
-_ROLES = {"label", "labels", "y", "target", "split", "group", "slices", "slice", "weight", "time", "id"}
+_KNOWN = {"score", "scores", "label", "labels", "y", "target"}
+_ROLES = {*_KNOWN, "split", "group", "slices", "slice", "weight", "time", "id"}
 
 
 def is_signal(name: str) -> bool:
     return name in ("score", "scores") or name.startswith("signal_")
+
+
+def plain_names(names: Iterable[str], score: object = None) -> list[str]:
+    """Names without blanks around them, those of a score or label in small letters; `score` names that of the score.
+
+    >>> plain_names([" Judge", "Label", "Team "], score="judge")
+    ['score', 'label', 'Team']
+    """
+    plain = [name.strip() for name in names]
+    known = [name.lower() if name.lower() in _KNOWN else name for name in plain]
+    if score is None:
+        return known
+    other = {"score": "other score"}
+    return ["score" if name.lower() == str(score).strip().lower() else other.get(name, name) for name in known]
 
 
 def named_columns(scores: Any) -> dict[str, Any]:
@@ -29,7 +44,8 @@ def named_columns(scores: Any) -> dict[str, Any]:
     """
     if not (isinstance(scores, Mapping) or hasattr(scores, "columns")):
         return {"score": scores}
-    names = {str(name): scores[name] for name in (scores if isinstance(scores, Mapping) else scores.columns)}
+    keys = list(scores if isinstance(scores, Mapping) else scores.columns)
+    names = dict(zip(plain_names(map(str, keys)), (scores[key] for key in keys), strict=True))
     if any(map(is_signal, names)):
         return names
     return {name if name in _ROLES else f"signal_{name}": values for name, values in names.items()}

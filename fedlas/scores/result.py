@@ -104,14 +104,14 @@ class ScoreResult:
         return np.column_stack([columns[name].astype(np.float64) for name in signals])
 
 
-def columns_in(path: str | PathLike[str]) -> dict[str, Array] | None:
-    """The columns of a file by name; None where it has no score and no signal, or is no table at all.
+def columns_in(path: str | PathLike[str], roles: RoleNames | None = None) -> dict[str, Array] | None:
+    """The columns of a file by name; None where it has scores of several classes, or is no table at all.
 
     Raises:
         ConversionError, BadDataset: the file cannot be read.
     """
     try:
-        return read_columns(dataset_file(Path(path), folder=Path()).path)
+        return read_columns(dataset_file(Path(path), folder=Path()).path, roles)
     except BadDataset as error:
         if error.code not in ("unsupported_format", "unsafe_format"):  # those of models and archives
             raise
@@ -142,7 +142,7 @@ def fit_scores(
     column, slices = (slices, None) if isinstance(slices, str) else (None, slices)
     digests = {}
     if isinstance(scores, str | PathLike):
-        if (scores := columns_in(path := scores)) is None:
+        if (scores := columns_in(path := scores, roles)) is None:
             raise BadDataset("no_scores", f"{path} has no column 'score' and none 'signal_…'")
         with Path(path).expanduser().open("rb") as file:
             digests = {"scores_sha256": hashlib.file_digest(file, "sha256").hexdigest()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,17 +11,18 @@ from typing import Any
 import numpy as np
 
 from fedlas.data.arrays import ArrayFactory
-from fedlas.data.columns import check_lengths
+from fedlas.data.columns import as_number, check_lengths, check_names
 from fedlas.data.dataset import Array
 from fedlas.data.file_format import told_format
 from fedlas.data.formats.csv import CsvReader
 from fedlas.data.formats.npz import NpzReader
 from fedlas.data.formats.parquet import ParquetReader
-from fedlas.data.labels import as_text
-from fedlas.data.roles import RoleNames, find_roles, no_label
+from fedlas.data.labels import as_text, empty_label
+from fedlas.data.roles import RoleNames, find_roles, no_label, no_scores
+from fedlas.data.scores import is_of_classes
 from fedlas.errors import BadDataset
 from fedlas.metrics.statistics import Floats, Ints
-from fedlas.scores.columns import is_signal
+from fedlas.scores.columns import is_signal, plain_names
 
 MIN_ROWS = 10
 MAX_ROWS = 100_000
@@ -84,31 +85,45 @@ class ScoreTable:
         return np.stack(list(self.signals.values()), axis=1)
 
 
-def holds_scores(names: Iterable[str]) -> bool:
-    """True where the columns are one score or several signals, and not the scores of several classes."""
-    return any(map(is_signal, names))
-
-
-def read_columns(path: str | Path) -> dict[str, Array] | None:
-    """All columns of a csv, npz, Parquet, JSON or ndjson file by name; None where they are no scores or signals.
+def _by_name(names: Sequence[str], roles: RoleNames | None) -> dict[str, str] | None:
+    """Name → name in the file, the score's is `score`; None for the scores of several classes.
 
     Raises:
-        BadDataset: the file cannot be read.
+        BadDataset: `no_scores`.
+    """
+    plain = plain_names(names, score := (roles or {}).get("score"))
+    if any(map(is_signal, plain)):
+        check_names(plain)
+        return dict(zip(plain, names, strict=True))
+    if score is not None or not any(map(is_of_classes, names)):
+        raise BadDataset("no_scores", no_scores(names))
+    return None
+
+
+def read_columns(path: str | Path, roles: RoleNames | None = None) -> dict[str, Array] | None:
+    """All columns of a csv, npz, Parquet, JSON or ndjson file by name; None for the scores of several classes.
+
+    Args:
+        roles: may name the score.
+
+    Raises:
+        BadDataset: the file cannot be read, or holds no scores.
     """
     with Path(path).open("rb") as file:
         start = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
     if start[:1] in (b"{", b"["):
-        return _from_json(Path(path))
+        return _from_json(Path(path), roles)
     format = told_format(path)
     if format not in _READERS:
         raise BadDataset("unsupported_format", f"scores are read from csv, ndjson, JSON, Parquet and npz, not {format}")
     reader = _READERS[format](path)
-    if not holds_scores(reader.names):
+    if (names := _by_name(reader.names, roles)) is None:
         return None
-    return dict(reader.read(reader.names, ArrayFactory()).named)
+    columns = reader.read(reader.names, ArrayFactory()).named
+    return {plain: columns[name] for plain, name in names.items()}
 
 
-def _from_json(path: Path) -> dict[str, Array] | None:
+def _from_json(path: Path, roles: RoleNames | None) -> dict[str, Array] | None:
     if (size := path.stat().st_size) > MAX_JSON_BYTES:
         raise BadDataset("too_large", f"{size} bytes of JSON, at most {MAX_JSON_BYTES} are read; Parquet may be larger")
     try:
@@ -121,9 +136,9 @@ def _from_json(path: Path) -> dict[str, Array] | None:
         content = {name: [row.get(name) for row in content] for name in names}
     if not (isinstance(content, dict) and content and all(isinstance(one, list) for one in content.values())):
         raise BadDataset("corrupt", 'rows are objects, {"score": 8.2, "label": 1}, in a list or one a line, or columns')
-    if not holds_scores(content):
+    if (by_name := _by_name([*content], roles)) is None:
         return None
-    return {str(name): _column(str(name), values) for name, values in content.items()}
+    return {plain: _column(plain, content[name]) for plain, name in by_name.items()}
 
 
 def _parsed(text: str) -> Any:
@@ -161,9 +176,12 @@ def table_of(
     Raises:
         BadDataset: with a code of its own for everything that can be wrong.
     """
+    # What a file names the score is known by now.
+    given = {role: plain_names([one] if isinstance(one, str) else one) for role, one in (roles or {}).items()}
+    given.pop("score", None)
     if "scores" in columns and "score" not in columns:
         columns = {"score" if name == "scores" else name: values for name, values in columns.items()}
-    found = find_roles(columns, roles, label_needed=False)
+    found = find_roles(columns, given, label_needed=False)
     if found.label is None:
         raise BadDataset("no_label", no_label(columns))
     check_lengths(columns, found.label)
@@ -175,7 +193,7 @@ def table_of(
     if "score" in names and len(names) > 1:
         raise BadDataset("ambiguous_scores", f"either one score or several signals, found {', '.join(names[:20])}")
     if not names:
-        raise BadDataset("no_scores", f"no column 'score' and none 'signal_…' among {', '.join(columns) or 'none'}")
+        raise BadDataset("no_scores", no_scores(columns))
     if len(names) > MAX_SIGNALS:
         raise BadDataset("bad_columns", f"{len(names)} signals, at most {MAX_SIGNALS} are read")
     rows = len(columns[found.label])
@@ -204,7 +222,8 @@ def _signal(name: str, values: Array) -> Floats:
         raise BadDataset("bad_shape", f"'{name}' has the shape {values.shape}; one number for each row is needed")
     if values.dtype.kind not in "biuf":
         row, text = next((row, text) for row, text in enumerate(as_text(values).tolist()) if not _is_number(text))
-        raise BadDataset("bad_scores", f"'{name}' is {text[:60]!r} in row {row} (counted from 0), no number")
+        found = f"'{name}' is {text[:60]!r} in row {row} (counted from 0), no number"
+        raise BadDataset("bad_scores", ": ".join(filter(None, (found, as_number(text)))))
     # float32 is read as it is written: 0.6 and no 0.6000000238.
     short = values.dtype.kind == "f" and values.dtype.itemsize < 8
     numbers = (values.astype(np.str_) if short else values).astype(np.float64)
@@ -227,9 +246,9 @@ def _outcomes(name: str, labels: Array, given: Sequence[str] | None) -> tuple[In
     """0 and 1 for labels, and the words for them."""
     if labels.ndim != 1:
         raise BadDataset("bad_labels", f"'{name}' must hold one label for each row, found the shape {labels.shape}")
-    if labels.dtype.kind == "f" and np.isnan(labels).any():
-        row = int(np.flatnonzero(np.isnan(labels))[0])
-        raise BadDataset("bad_labels", f"'{name}' is missing in row {row} (counted from 0): leave such rows out")
+    gone = labels == labels.dtype.type() if labels.dtype.kind in "US" else labels != labels  # as NaN is
+    if gone.any():
+        raise BadDataset("bad_labels", empty_label(name, int(np.flatnonzero(gone)[0])))
     whole = labels.dtype.kind == "f" and bool((labels == np.round(labels)).all())
     texts = np.char.strip(as_text(labels.astype(np.int64) if whole else labels))
     found = sorted(set(texts.tolist()))

@@ -91,7 +91,7 @@ def _options(entered: Mapping[str, str]) -> ScoresPart:
     given = {name: text for name, text in entered.items() if text.strip()}
     promise: JsonObject = {name: _share(name, given[name]) for name in ("max_error", "confidence") if name in given}
     texts = {name: given.get(name, "").strip() or None for name in ("slice", "valid_for", "publish_as")}
-    roles: JsonObject = {role: given[role].strip() for role in ("label", "group") if role in given}
+    roles: JsonObject = {role: given[role].strip() for role in ("score", "label", "group") if role in given}
     return read_options(ScoresPart, {**texts, "promise": promise or None, "roles": roles or None})
 
 

@@ -168,8 +168,6 @@ _PICKLED: dict[str, Callable[[Path], bytes]] = {
     "bz2.pkl.bz2": lambda folder: bz2.compress(pickled(4)(folder)),
     "xz.pkl.xz": lambda folder: lzma.compress(pickled(4)(folder)),
     "zlib.pkl.z": lambda folder: zlib.compress(pickled(4)(folder)),
-    "keras.keras": lambda folder: zipped({"config.json": b"{}", "model.weights.h5": b"\x89HDF\r\n\x1a\n"}),
-    "keras.h5": lambda folder: b"\x89HDF\r\n\x1a\n" + bytes(2048),
     "empty archive.zip": lambda folder: zipped({}),
     "zip of an ONNX file.zip": lambda folder: zipped({"model.onnx": b"\x08\x08"}, compression=zipfile.ZIP_DEFLATED),
 }
@@ -183,6 +181,8 @@ _OTHERS: dict[str, Callable[[Path], bytes]] = {
     "zeros.onnx": lambda folder: bytes(10_000),
     "ones.onnx": lambda folder: b"\xff" * 10_000,
     "program.onnx": lambda folder: b"\x7fELF\x02\x01\x01" + bytes(500),
+    "keras.keras": lambda folder: zipped({"config.json": b"{}", "model.weights.h5": b"\x89HDF\r\n\x1a\n"}),
+    "keras.h5": lambda folder: b"\x89HDF\r\n\x1a\n" + bytes(2048),
     "lite.tflite": lambda folder: struct.pack("<I", 28) + b"TFL3" + bytes(200),
     "core.mlmodel": lambda folder: b"\x08\x04\x12\x10\x0a\x06\x0a\x01x\x1a\x01y\x52\x06\x0a\x04test" + bytes(40),
     "array.npy": lambda folder: saved(lambda file: np.save(file, np.ones(100))),

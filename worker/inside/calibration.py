@@ -123,7 +123,7 @@ def _calibrated(
 
 def fit_scores(order: ScoresOrder, files: Files, folder: Path, emit: Emit) -> ScoresResult:
     """Calibrate scores; `calibrator.onnx`, the report, its page and diagram lie in `folder`."""
-    if (columns := read_columns(files["scores"])) is not None:
+    if (columns := read_columns(files["scores"], order.options.roles)) is not None:
         return _fit_score(order, columns, folder)
     given = order.options.model_dump(include={"class_names", "roles", "split_shares"})
     dataset = read_scores(files["scores"], **given)

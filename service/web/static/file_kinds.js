@@ -7,6 +7,29 @@
   const IMAGES = /\.(png|jpe?g|webp|bmp|gif|tiff?)$/i;
   const READ = "a model is ONNX, rows are npz, csv, parquet or a zip of images";
 
+  const TF2ONNX = (given) => `Write it as ONNX: python -m tf2onnx.convert --${given} --output model.onnx.`;
+  const SHEET = "Save the sheet as csv (UTF-8).";
+
+  // What is not read: the kind, its first bytes or the names that its zip holds, and what to do with a file of that name.
+  const KINDS = [
+    ["an XGBoost model", /^\{\s*"learner"|^\{L[^]{8}learner/, () => "Write it as ONNX with onnxmltools' convert_xgboost."],
+    ["a LightGBM model", /^tree\r?\nversion=/, () => "Write it as ONNX with onnxmltools' convert_lightgbm."],
+    ["a CatBoost model", /^CBM1[^]{3}[\0-\x08]/, () => 'Write it as ONNX with its save_model("model.onnx", format="onnx").'],
+    ["a TensorFlow SavedModel", /^\x08\x01\x12/, () => TF2ONNX("saved-model FOLDER")],
+    ["a TensorFlow SavedModel", ["saved_model.pb"], () => TF2ONNX("saved-model FOLDER")],
+    ["a TensorFlow Lite model", /^[^]{3}\0TFL3/, (name) => TF2ONNX(`tflite ${name}`)],
+    ["a Keras model", ["config.json", "model.weights.h5"], (name) => TF2ONNX(`keras ${name}`)],
+    ["an HDF5 file", /^\x89HDF/, (name) => `Of a Keras model: ${TF2ONNX(`keras ${name}`)}`],
+    ["a Hugging Face model", ["config.json", "model.safetensors"], () => "Write it as ONNX: optimum-cli export onnx --model FOLDER exported/."],
+    ["a Hugging Face model", ["config.json", "pytorch_model.bin"], () => "Write it as ONNX: optimum-cli export onnx --model FOLDER exported/."],
+    ["an Excel file", ["[Content_Types].xml"], () => SHEET],
+    ["an old Excel file", /^\xd0\xcf\x11\xe0/, () => SHEET],
+    ["one image", /^\x89PNG|^\xff\xd8\xff/, () => "Rows are many: put images into a zip, in a folder for each class."],
+    ["a PDF document", /^%PDF/, () => `Read here: ${READ}.`],
+  ];
+
+  const notRead = (file, [what, , remedy]) => ({ refusal: `${file.name} is ${what}. ${remedy(file.name)}` });
+
   const bytesOf = async (file, from, to) => new Uint8Array(await file.slice(from, to).arrayBuffer());
   const begins = (bytes, ...start) => start.every((byte, place) => bytes[place] === byte);
   const begin = (bytes, word) => begins(bytes, ...new TextEncoder().encode(word));
@@ -28,6 +51,9 @@
   const ofZip = async (file) => {
     const names = await memberNames(file);
     if (names.some((name) => /\.(pkl|pickle|joblib)$/i.test(name))) return pickle(file);
+    const held = names.map((name) => name.split("/").pop());
+    const kind = KINDS.find(([, members]) => Array.isArray(members) && members.every((name) => held.includes(name)));
+    if (kind) return notRead(file, kind);
     if (names.length > 0 && names.every((name) => name.endsWith(".npy"))) return { side: "dataset" };
     if (names.some((name) => name.endsWith(".onnx"))) return { side: "model" };
     if (names.some((name) => IMAGES.test(name))) return { side: "dataset" };
@@ -74,11 +100,9 @@
     if (begin(head, "PK")) return ofZip(file);
     if (begin(head, "PAR1")) return { side: "dataset" };
     if (head[0] === 0x80 && head[1] >= 2 && head[1] <= 5) return pickle(file);
-    if (begins(head, 0x89, 0x48, 0x44, 0x46))
-      return { refusal: `${file.name} is an HDF5 file, which is not read here: ${READ}. Export a Keras model with tf2onnx.` };
-    if (begins(head, 0x89, 0x50, 0x4e, 0x47) || begins(head, 0xff, 0xd8, 0xff))
-      return { refusal: `${file.name} is one image. Rows are many: put images into a zip, in a folder for each class.` };
-    if (begin(head, "%PDF")) return { refusal: `${file.name} is a PDF document: ${READ}.` };
+    const start = String.fromCharCode(...head.subarray(0, 200));
+    const kind = KINDS.find(([, pattern]) => pattern instanceof RegExp && pattern.test(start));
+    if (kind) return notRead(file, kind);
     if (isSafetensors(head, file) || isOnnx(head)) return { side: "model" };
     if (isText(head) && isTable(new TextDecoder().decode(head), file)) return { side: "dataset" };
     return file.name.toLowerCase().endsWith(".onnx") ? { side: "model" } : {};

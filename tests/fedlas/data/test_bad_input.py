@@ -89,7 +89,7 @@ CASES: dict[str, tuple[bytes, str, str]] = {
     "joblib, zlib": (written(lambda file: joblib.dump(ARRAYS, file, compress=3)), "unsafe_format", "pickle"),
     "joblib, gzip": (gzip.compress(pickle.dumps(ARRAYS)), "unsafe_format", "pickle"),
     "torch.save": (written(lambda file: torch.save({"x": torch.ones(2)}, file)), "unsafe_format", "torch.save"),
-    "hdf5": (b"\x89HDF\r\n\x1a\n" + bytes(100), "unsafe_format", "HDF5"),
+    "hdf5": (b"\x89HDF\r\n\x1a\n" + bytes(100), "unsupported_format", "HDF5"),
     # formats that are not read
     "excel": (zipped("[Content_Types].xml", "xl/workbook.xml"), "unsupported_format", "save the sheet as csv"),
     "zipped csv": (zipped("data.csv"), "unsupported_format", "send that file itself"),
@@ -135,7 +135,7 @@ CASES: dict[str, tuple[bytes, str, str]] = {
         "'label' is 2 in row 9.*from 0 to 1",
     ),
     "half a label": (npz(**changed("label", 8, 0.5)), "bad_labels", "'label' is 0.5 in row 8"),
-    "nan label": (npz(**changed("label", 8, np.nan)), "bad_labels", "'label' is nan in row 8"),
+    "nan label": (npz(**changed("label", 8, np.nan)), "bad_labels", "'label' is empty in row 8"),
     "one-hot": (npz(label=np.eye(2)[np.arange(N) % 2]), "bad_labels", r"shape \(100, 2\)"),
     "label outside class_names": (
         npz(label=np.array(["a", "b"] * 50), class_names=np.array(["a", "c"])),

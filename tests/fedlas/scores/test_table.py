@@ -95,7 +95,7 @@ def test_roles_are_kept_apart() -> None:
         ({"label": ["cat", "dog"] * 6}, "bad_labels", "class_names=WRONG,RIGHT"),
         ({"label": np.arange(12)}, "bad_labels", "labels are 0 and 1"),
         ({"label": [np.nan] + [1.0] * 11}, "bad_labels", "row 0"),
-        ({"score": None}, "no_scores", "'signal_…'"),
+        ({"score": None}, "no_scores", "signal_…"),
         ({"signal_a": np.ones(12)}, "ambiguous_scores", "score, signal_a"),
         ({"score": np.arange(9.0), "label": np.arange(9) % 2}, "too_few_rows", "needed are 10"),
         ({"score": np.arange(11.0)}, "length_mismatch", "'score' has 11 rows"),

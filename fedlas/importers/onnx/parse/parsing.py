@@ -16,8 +16,9 @@ from pathlib import Path
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import ModelProto, TensorProto, defs
 
-from fedlas.data.file_format import check_members, open_archive, read_member, text_name, told_format
+from fedlas.data.file_format import check_members, kind_at, open_archive, read_member, text_name, told_format
 from fedlas.errors import BadDataset, UnsupportedModel
+from fedlas.file_kinds import HUGGING_FACE
 from fedlas.importers.onnx.operators.table import OPERATORS, RUNTIME_OPERATORS, STANDARD_DOMAINS, operator_name
 from fedlas.importers.onnx.parse.checks import (
     check_attributes,
@@ -59,7 +60,7 @@ _ROWS = {
 }
 # (first bytes, what such a file is): formats that are sent instead of ONNX. None of them is ever opened.
 _FOREIGN = (
-    (b"PK\x03\x04", "a zip archive (as torch.save, TorchScript, .pt2, .keras or .npz write)"),
+    (b"PK\x03\x04", "a zip archive (as torch.save, TorchScript, .pt2 or .npz write)"),
     (b"PK\x05\x06", "an empty zip archive"),
     *((b"\x80" + bytes([protocol]), "a Python pickle") for protocol in range(2, 6)),
     (b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.", "a Python pickle (legacy torch.save)"),
@@ -71,7 +72,6 @@ _FOREIGN = (
     (b"\x28\xb5\x2f\xfd", "a zstandard file (perhaps a compressed pickle)"),
     *((b"x" + bytes([level]), "a zlib stream (joblib compresses pickles so)") for level in (0x01, 0x5E, 0x9C, 0xDA)),
     (b"ZF", "a joblib file (compressed pickle)"),
-    (b"\x89HDF\r\n\x1a\n", "an HDF5 file (as Keras writes)"),
 )
 
 
@@ -106,7 +106,7 @@ def needs_graph(kind: str) -> UnsupportedModel:
         "needs_graph",
         f"the file is {kind}, weights without a graph. Client and command line convert those of torchvision and timm "
         "on your machine (fedlas models upload w.safetensors -o architecture=timm/resnet50); of any other network, "
-        "export ONNX: torch.onnx.export(model, example, 'model.onnx')",
+        f"export ONNX: torch.onnx.export(model, example, 'model.onnx'); of a Hugging Face folder, {HUGGING_FACE}",
     )
 
 
@@ -203,14 +203,16 @@ def read_whole(path: str | Path, *, allow_beside: bool = False) -> ModelProto:
                 "external_data",
                 f"{weights[0]!r}, which came as the weights, looks like the graph: were the two exchanged?",
             ) from error
-        raise (_told(file, error) if error.code in ("not_onnx", "unsafe_format") else error) from None
+        raise (_told(file, error) if error.code in ("not_onnx", "unsafe_format", "truncated") else error) from None
     del content
     embed(model, beside(model, file) if weights is None and allow_beside else weights)
     return model
 
 
 def _told(file: Path, refusal: UnsupportedModel) -> UnsupportedModel:
-    """The refusal, or a better one where the content is that of rows, or of a pickle without magic bytes."""
+    """The refusal, or a better one for rows, another library's model, or a pickle without magic bytes."""
+    if (foreign := kind_at(file)) is not None and foreign.model:
+        return UnsupportedModel("not_onnx", f"the file is {foreign.what}: {foreign.model}")
     try:
         kind = told_format(file)
     except BadDataset as error:
