@@ -28,7 +28,7 @@ from service.registry.settings import RegistrySettings
 _MANIFEST = "backup.json"
 _DUMPS = {"sqlite": "registry.sqlite", "postgresql": "registry.dump"}
 #: A service may delete a file between the dump and its copy; the next dump does not name it any more.
-_MOST_DUMPS = 5
+_MAX_DUMPS = 5
 _AGAIN = "copy the whole backup again, or take another"
 
 
@@ -64,7 +64,7 @@ def _filled(settings: RegistrySettings, engine: Engine, folder: Path) -> str:
             f"{newest()}: name another data folder by --data-dir, or back it up by the release that made it"
         )
     bucket = settings.artifacts if settings.artifact_bucket else None
-    for _ in range(_MOST_DUMPS):
+    for _ in range(_MAX_DUMPS):
         with engine.connect().execution_options(isolation_level="SERIALIZABLE") as connection:
             columns = [] if bucket else tables.digest_columns()
             named = {digest for column in columns for digest in connection.scalars(select(column)) if digest}

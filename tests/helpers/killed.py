@@ -14,7 +14,7 @@ from tests.helpers.command_line import environment
 _PTRACE_SYSCALL = 24
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _LIBC.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
-#: What is imported before is not a part of what is killed.
+#: The program that is killed, once it has imported all that it needs.
 _CHILD = """
 import ctypes, os, signal, sys
 import alembic.command, service.processes.supervision, service.registry.backups

@@ -77,7 +77,7 @@ def said(arguments: list[object], capsys: pytest.CaptureFixture[str]) -> str:
 @pytest.mark.slow
 @pytest.mark.embedded
 def test_a_restore_that_is_killed_anywhere_is_finished_by_the_next(tmp_path: Path) -> None:
-    """What a kill leaves is the old state or the new one, and the second call makes it the new one.
+    """A killed restore leaves the old state or the new one, and the second call makes it the new one.
 
     Only a process can be killed, and only a killed one leaves a `-wal` with records.
     """
