@@ -24,7 +24,7 @@ from fedlas.client.errors import APIConnectionError, ClientError, FileError, Inv
 from fedlas.client.options import AnswerOptions, HasId, given, json_body, path_part, query
 from fedlas.client.predictions import numpy_or_none
 from fedlas.client.problems import Retries
-from fedlas.client.transfers import opened
+from fedlas.client.transfers import Source, opened
 from fedlas.file_kinds import kind_of, named
 from fedlas.model_files import pack, weight_files
 from fedlas.scores.columns import is_signal, named_columns, score_columns
@@ -272,7 +272,8 @@ def _as_it_is(path: Any) -> Sendable:
 
 def _with_weights(graph: Sendable, folder: Path) -> Sendable:
     """The graph, or one file of it and of its weights, which must lie beside it under the name that it states."""
-    with opened(graph.path) as file:  # what cannot be read at all is said first
+    Source(graph.path).close()  # what cannot be read at all is said first
+    with graph.path.open("rb") as file:
         kind = kind_of(file.read(4096))
     if kind is not None and kind.model:
         raise FileError("not_onnx", named(f"{graph.path} is {kind.what}: {kind.model}", graph.path))
