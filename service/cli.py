@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from pydantic import ValidationError
 
 from fedlas.extras import TwoRuntimes, check_single_runtime
-from service.registry.errors import RegistryError
+from service.registry.errors import BackupRefused, RegistryError
 from service.registry.settings import OWNER_ONLY, ServiceSettings, mistakes
 
 
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         check_single_runtime()
         return int(options.run(options))
-    except (TwoRuntimes, RegistryError, sqlite3.Error, OSError) as error:
+    except (TwoRuntimes, BackupRefused, RegistryError, sqlite3.Error, OSError) as error:
         print(f"fedlas: {error}", file=sys.stderr)
         return 1
     except ValidationError as error:

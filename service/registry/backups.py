@@ -21,7 +21,7 @@ from sqlalchemy import URL, Connection, Engine, func, make_url, select
 
 from service.registry import tables
 from service.registry.database import newest, open_engine, reachable, revision
-from service.registry.errors import InvalidRequest
+from service.registry.errors import BackupRefused
 from service.registry.object_store import open_artifacts
 from service.registry.settings import RegistrySettings
 
@@ -32,17 +32,13 @@ _MAX_DUMPS = 5
 _AGAIN = "copy the whole backup again, or take another"
 
 
-def _refused(message: str) -> InvalidRequest:
-    return InvalidRequest("backup_refused", message)
-
-
 def back_up(settings: RegistrySettings, folder: Path) -> str:
     """Write a backup into a new or empty folder, which is gone again if it does not become whole; tells what it has.
 
-    Raises InvalidRequest where that cannot be done, and Unavailable.
+    Raises BackupRefused where that cannot be done, and Unavailable.
     """
     if folder.exists() and any(folder.iterdir()):
-        raise _refused(f"{folder} is not empty: name a new folder, or empty it")
+        raise BackupRefused(f"{folder} is not empty: name a new folder, or empty it")
     engine = open_engine(settings.resolved_database_url)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -51,7 +47,9 @@ def back_up(settings: RegistrySettings, folder: Path) -> str:
     except BaseException as error:
         shutil.rmtree(folder, ignore_errors=True)
         if isinstance(error, OSError | sqlite3.Error):
-            raise _refused(f"{folder} takes no backup ({error}): name one with room that this user may write") from None
+            raise BackupRefused(
+                f"{folder} takes no backup ({error}): name one with room that this user may write"
+            ) from None
         raise
     finally:
         engine.dispose()
@@ -59,7 +57,7 @@ def back_up(settings: RegistrySettings, folder: Path) -> str:
 
 def _filled(settings: RegistrySettings, engine: Engine, folder: Path) -> str:
     if (found := revision(engine)) != newest():
-        raise _refused(
+        raise BackupRefused(
             f"{engine.url.database} has {f'revision {found}' if found else 'no tables'}, and this release makes "
             f"{newest()}: name another data folder by --data-dir, or back it up by the release that made it"
         )
@@ -89,7 +87,7 @@ def _copied(store: Path, folder: Path, digest: str) -> bool:
 
 
 def dump(connection: Connection, folder: Path) -> None:
-    """Write the database into the folder as this connection's transaction sees it. Raises InvalidRequest."""
+    """Write the database into the folder as this connection's transaction sees it. Raises BackupRefused."""
     url = connection.engine.url
     target = folder / _DUMPS[url.get_backend_name()]
     if url.get_backend_name() == "sqlite":
@@ -114,19 +112,21 @@ def restore(settings: RegistrySettings, folder: Path) -> str:
     """Put a backup back, the database last and at once: a second call finishes a killed one; tells what is there now.
 
     What it does not name stays in the store, and is swept as any file without a record. The caller holds the data
-    folder. Raises InvalidRequest before anything is changed, and Unavailable, OSError, sqlite3.Error.
+    folder. Raises BackupRefused before anything is changed, and Unavailable, OSError, sqlite3.Error.
     """
     url = make_url(settings.resolved_database_url)
     manifest = _checked(folder, _DUMPS[url.get_backend_name()])
     if manifest["revision"] > newest():
-        raise _refused(
+        raise BackupRefused(
             f"{folder} is of release {manifest['release']}, whose revision {manifest['revision']} this one does not "
             "know: install that release, or a newer one"
         )
     if manifest["bucket"] and settings.artifact_bucket is None:
-        raise _refused(f"the stored files of {folder} are in {manifest['bucket']}: set FEDLAS_ARTIFACTS to this bucket")
+        raise BackupRefused(
+            f"the stored files of {folder} are in {manifest['bucket']}: set FEDLAS_ARTIFACTS to this bucket"
+        )
     if (owner := settings.data_dir.stat().st_uid) != os.geteuid():
-        raise _refused(
+        raise BackupRefused(
             f"{settings.data_dir} is of user {owner}: do this as that user, who has to read what is restored"
         )
     _require_unused(url)
@@ -137,7 +137,7 @@ def restore(settings: RegistrySettings, folder: Path) -> str:
         if name.startswith("artifacts/") and not there:
             with store.stage_file(folder / name) as staged:
                 if staged.digest != digest:
-                    raise _refused(f"{folder / name} is damaged: {_AGAIN}")
+                    raise BackupRefused(f"{folder / name} is damaged: {_AGAIN}")
                 staged.keep()
     _load(url, folder)
     further = "" if manifest["revision"] == newest() else "; `fedlas migrate` brings it to this release"
@@ -149,18 +149,20 @@ def _checked(folder: Path, dump: str) -> dict[str, Any]:
     try:
         manifest: dict[str, Any] = json.loads((folder / _MANIFEST).read_text())
     except (FileNotFoundError, NotADirectoryError, ValueError):
-        raise _refused(f"{folder} has no whole {_MANIFEST}, which `fedlas backup` writes last: {_AGAIN}") from None
+        raise BackupRefused(f"{folder} has no whole {_MANIFEST}, which `fedlas backup` writes last: {_AGAIN}") from None
     sizes = {name: path.stat().st_size for name in manifest["files"] if (path := folder / name).is_file()}
     if wrong := sorted(manifest["files"].items() - sizes.items()):
         counted = f"{len(wrong)} of {len(manifest['files'])} files"
-        raise _refused(f"{counted} in {folder} are missing or cut off, such as {wrong[0][0]}: {_AGAIN}")
+        raise BackupRefused(f"{counted} in {folder} are missing or cut off, such as {wrong[0][0]}: {_AGAIN}")
     if dump not in sizes:
-        raise _refused(f"{folder} has no {dump}: set FEDLAS_DATABASE_URL to a database of the kind that was backed up")
+        raise BackupRefused(
+            f"{folder} has no {dump}: set FEDLAS_DATABASE_URL to a database of the kind that was backed up"
+        )
     return manifest
 
 
 def _require_unused(url: URL) -> None:
-    """Raise InvalidRequest where a process uses the SQLite file; what a killed one left in `-wal` goes into it.
+    """Raise BackupRefused where a process uses the SQLite file; what a killed one left in `-wal` goes into it.
 
     PostgreSQL's database has to be empty, which `pg_restore` finds.
     """
@@ -169,7 +171,7 @@ def _require_unused(url: URL) -> None:
             with closing(sqlite3.connect(url.database or "", timeout=2)) as connection:
                 connection.execute("PRAGMA journal_mode=DELETE")  # only possible where nobody else has it open
         except sqlite3.Error as error:
-            raise _refused(
+            raise BackupRefused(
                 f"{url.database} cannot be replaced now ({error}): stop API and workers, "
                 "or move it away if it is damaged"
             ) from None
@@ -181,7 +183,7 @@ def _load(url: URL, folder: Path) -> None:
     if url.get_backend_name() == "sqlite":
         with closing(sqlite3.connect(source)) as new, closing(sqlite3.connect(url.database or "")) as old:
             if new.execute("PRAGMA quick_check").fetchone() != ("ok",):
-                raise _refused(f"{source} is damaged: {_AGAIN}")
+                raise BackupRefused(f"{source} is damaged: {_AGAIN}")
             new.backup(old)
     else:
         _run("pg_restore", url, "--single-transaction", "--no-owner", "--no-privileges", str(source))
@@ -190,7 +192,7 @@ def _load(url: URL, folder: Path) -> None:
 def _run(program: str, url: URL, *arguments: str) -> None:
     """Run a program of PostgreSQL's; the password is in no list of processes."""
     if (path := shutil.which(program)) is None:
-        raise _refused(f"{program} is not installed: install it (Debian: apt-get install postgresql-client)")
+        raise BackupRefused(f"{program} is not installed: install it (Debian: apt-get install postgresql-client)")
     place = url.set(drivername="postgresql")._replace(password=None).render_as_string()
     done = subprocess.run(
         [path, *arguments, f"--dbname={place}"],
@@ -201,4 +203,4 @@ def _run(program: str, url: URL, *arguments: str) -> None:
     )
     if done.returncode:
         needed = f"; name an empty database (`createdb {url.database}-2`)" if program == "pg_restore" else ""
-        raise _refused(f"{program} did not get through: {' '.join(done.stderr.split())}{needed}")
+        raise BackupRefused(f"{program} did not get through: {' '.join(done.stderr.split())}{needed}")

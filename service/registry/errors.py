@@ -34,6 +34,10 @@ class RegistryError(Exception):
         self.field = field
 
 
+class BackupRefused(Exception):
+    """A backup cannot be taken, or not put back; its sentence says what to do. No request meets it."""
+
+
 class NotFound(RegistryError):
     """No record has this id."""
 

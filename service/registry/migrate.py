@@ -71,7 +71,7 @@ def rewrite(engine: Engine, artifacts: ArtifactStore, copy: Path) -> int:
 
     Raises:
         SystemExit: the database has no tables, or is of another line of revisions.
-        InvalidRequest: it cannot be dumped.
+        BackupRefused: it cannot be dumped.
     """
     number = revision(engine)
     if number is None:

@@ -14,7 +14,7 @@ import yaml
 
 from service.registry import tables
 from service.registry.backups import back_up, restore
-from service.registry.errors import InvalidRequest, Unavailable
+from service.registry.errors import BackupRefused, Unavailable
 from service.registry.registry import Registry
 from service.registry.repositories import Claim
 from service.registry.settings import RegistrySettings
@@ -86,7 +86,7 @@ def test_a_backup_becomes_an_empty_database(
         digest, ready = staged.keep(), {"options": {}, "status": "ready", "created_at": now()}
         unit.datasets.add(tables.Dataset(id="ds_1", name="d", bytes=7, sha256=digest, **ready))
     back_up(place("postgres"), tmp_path / "backup")
-    with pytest.raises(InvalidRequest, match=r"pg_restore .* already exists .*; name an empty database"):
+    with pytest.raises(BackupRefused, match=r"pg_restore .* already exists .*; name an empty database"):
         restore(place("postgres"), tmp_path / "backup")
     server.execute("CREATE DATABASE restored")
     registry.artifacts.remove([digest])
@@ -95,7 +95,7 @@ def test_a_backup_becomes_an_empty_database(
         assert unit.datasets.get("ds_1").sha256 == digest
         assert restored.artifacts.path(digest).read_bytes() == b"content"
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(InvalidRequest, match="pg_dump is not installed: install it"):
+    with pytest.raises(BackupRefused, match="pg_dump is not installed: install it"):
         back_up(place("restored"), tmp_path / "second")
 
 
