@@ -135,7 +135,7 @@ def test_signals_are_asked_for_by_name(working: Api) -> None:
     ("content", "options", "code", "said"),
     [
         (b"score,label\n1,0\n2,1\n", {}, "too_few_rows", "2 rows"),
-        (csv(*judge(20), name="rating"), {}, "no_scores", "'score'"),
+        (csv(*judge(20), name="rating"), {}, "no_scores", "the columns are rating, label"),
         (csv(*judge(20)), {"promise": {"max_error": 0.1, "recall": 0.5}}, "invalid_request", "one of max_error"),
         (csv(*judge(20)), {"promise": {"max_error": 2}}, "invalid_request", "less than or equal to 0.9999"),
         (csv(*judge(20)), {"publish_as": "cal_x"}, "invalid_request", "must not look like an id"),
