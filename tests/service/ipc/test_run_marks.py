@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from service.heartbeat import HUNG
 from service.ipc import run_marks
 from service.ipc.run_marks import RunMarks, RunRecord
 from service.process_memory import oom_kills
@@ -77,7 +78,7 @@ def test_what_a_killed_process_ran_is_suspect_where_memory_ran_out(record: RunRe
     assert (found.models, found.certain) == ([LOOP, OTHER], False)
     for ended in (0, 4, 70, -signal.SIGTERM, -signal.SIGINT):
         assert fault(ended, marked, out_of_memory=True) is None
-    hung = fault(1, marked, out_of_memory=False)
+    hung = fault(-HUNG, marked, out_of_memory=False)
     assert hung is not None
     assert (hung.models, hung.certain) == ([LOOP], False)
     unknown = fault(-signal.SIGSEGV, marked, out_of_memory=False)  # no stack was left to note who has caught it
