@@ -143,6 +143,8 @@ class ChildProcess:
 
     def _begin(self, command: Sequence[str], passed_on: Sequence[int]) -> subprocess.Popen[bytes]:
         self.started_at = time.monotonic()
+        if self.pulse is not None:
+            self.pulse.started()  # before the process can beat
         self.process = process = subprocess.Popen(
             command,
             env=dict(self.environment),
@@ -153,8 +155,6 @@ class ChildProcess:
             pass_fds=passed_on,
             preexec_fn=(lambda: landlock.end_with_parent(signal.SIGTERM)) if sys.platform == "linux" else None,
         )
-        if self.pulse is not None:
-            self.pulse.started()
         self._note_pid(process.pid)
         threading.Thread(target=_pass_log_on, args=(self.name, process, self._stacks), daemon=True).start()
         return process
