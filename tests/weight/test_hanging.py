@@ -85,7 +85,7 @@ def test_a_run_that_does_not_end_ends_its_process(supervised: Supervised, capsys
     """After its 504 the API is another process, the model is out of service, and another model answers as before."""
     before = supervised.pid
     assert supervised.predict("toiling", 1).status_code == 200  # it is open: what takes long from now on is its run
-    answer = supervised.predict("toiling", 6000, **{"X-Request-Timeout": "1.5"})
+    answer = supervised.predict("toiling", 10_000, **{"X-Request-Timeout": "5"})
     assert (answer.status_code, answer.json()["code"]) == (504, "deadline_exceeded")
     until(lambda: supervised.pid != before and supervised.answers(), what="another API answers")
     answer = supervised.predict("toiling", 1)
@@ -95,6 +95,7 @@ def test_a_run_that_does_not_end_ends_its_process(supervised: Supervised, capsys
     assert "does not end" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_stopped_api_is_ended_and_followed(supervised: Supervised, capsys: pytest.CaptureFixture[str]) -> None:
     """SIGSTOP: connections would wait for ever; soon they are answered by another process."""
     before = supervised.pid
