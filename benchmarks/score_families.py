@@ -261,5 +261,5 @@ def _table(cells: list[tuple[str, int]], repeats: int) -> Iterator[str]:
                 counted.append(np.array(found))
     (worst, *_), (worst_before, *_) = np.max(counted, axis=0)
     (broken, share, _), (broken_before, share_before, _) = np.mean(counted, axis=0)
-    yield f"\n{repeats} draws: broken at most {100 * worst:.1f} % of a cell, {100 * broken:.2f} % of all; accepted {share:.3f}"
+    yield f"\n{repeats} draws: broken at most {100 * worst:.1f} % of a cell, {100 * broken:.2f} %; accepted {share:.3f}"
     yield f"before: at most {100 * worst_before:.1f} %, {100 * broken_before:.2f} %; {share_before:.3f}"

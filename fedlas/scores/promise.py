@@ -200,8 +200,7 @@ def accepted_within(rows: Rows, max_error: float, level: float) -> Accepted | No
 def _start(size: float, max_error: float, level: float) -> int:
     """The rows with which the sequence begins."""
     one_error = first_rank(max_error, level, errors=1)
-    least = one_error if size >= _FEW_STARTS * one_error else first_rank(max_error, level)
-    return max(least, int(_START_SHARE * size))
+    return max(one_error if size >= _FEW_STARTS * one_error else first_rank(max_error, level), int(_START_SHARE * size))
 
 
 def _last_passed(rows: Rows, ranks: Ints, max_error: float, level: float) -> int:

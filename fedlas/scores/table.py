@@ -14,7 +14,7 @@ from fedlas.data.arrays import ArrayFactory
 from fedlas.data.columns import check_lengths
 from fedlas.data.dataset import Array
 from fedlas.data.file_format import told_format
-from fedlas.data.formats.csv import CsvReader
+from fedlas.data.formats.csv import CsvReader, is_number
 from fedlas.data.formats.npz import NpzReader
 from fedlas.data.formats.parquet import ParquetReader
 from fedlas.data.labels import as_text
@@ -203,8 +203,9 @@ def _signal(name: str, values: Array) -> Floats:
     if values.ndim != 1:
         raise BadDataset("bad_shape", f"'{name}' has the shape {values.shape}; one number for each row is needed")
     if values.dtype.kind not in "biuf":
-        row, text = next((row, text) for row, text in enumerate(as_text(values).tolist()) if not _is_number(text))
-        raise BadDataset("bad_scores", f"'{name}' is {text[:60]!r} in row {row} (counted from 0), no number")
+        texts: list[str] = as_text(values).tolist()
+        row = next((row for row, text in enumerate(texts) if not is_number(text)), 0)
+        raise BadDataset("bad_scores", f"'{name}' is {texts[row][:60]!r} in row {row} (counted from 0), no number")
     # float32 is read as it is written: 0.6 and no 0.6000000238.
     short = values.dtype.kind == "f" and values.dtype.itemsize < 8
     numbers = (values.astype(np.str_) if short else values).astype(np.float64)
@@ -215,14 +216,6 @@ def _signal(name: str, values: Array) -> Floats:
     return numbers
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text or "nan")
-    except ValueError:
-        return False
-    return True
-
-
 def _outcomes(name: str, labels: Array, given: Sequence[str] | None) -> tuple[Ints, tuple[str, str]]:
     """0 and 1 for labels, and the words for them."""
     if labels.ndim != 1:
@@ -230,8 +223,7 @@ def _outcomes(name: str, labels: Array, given: Sequence[str] | None) -> tuple[In
     if labels.dtype.kind == "f" and np.isnan(labels).any():
         row = int(np.flatnonzero(np.isnan(labels))[0])
         raise BadDataset("bad_labels", f"'{name}' is missing in row {row} (counted from 0): leave such rows out")
-    whole = labels.dtype.kind == "f" and bool((labels == np.round(labels)).all())
-    texts = np.char.strip(as_text(labels.astype(np.int64) if whole else labels))
+    texts = np.char.strip(_words(labels))
     found = sorted(set(texts.tolist()))
     if given is not None:
         if len(given) != 2 or set(found) - set(given):
@@ -250,6 +242,12 @@ def _outcomes(name: str, labels: Array, given: Sequence[str] | None) -> tuple[In
     return is_right.astype(np.int64), (words[0], words[1])
 
 
+def _words(values: Array) -> Array:
+    """Values as text, 1.0 as 1, which a client calls it; 1e308 is no integer of 64 bits."""
+    whole = values.dtype.kind == "f" and bool(((np.abs(values) < 2**53) & (values == np.round(values))).all())
+    return as_text(values.astype(np.int64) if whole else values)
+
+
 def _groups(name: str, values: Array) -> Array:
     gone = values == "" if values.dtype.kind in "US" else np.isnan(values.astype(np.float64))
     if gone.any():
@@ -266,8 +264,7 @@ def _weights(name: str, values: Array) -> Floats:
 
 
 def _slices(name: str, values: Array) -> Array:
-    whole = values.dtype.kind == "f" and bool((values == np.round(values)).all())
-    texts = as_text(values.astype(np.int64) if whole else values)  # 1.0 is the slice that a client calls 1
+    texts = _words(values)
     if (count := len(np.unique(texts))) > MAX_SLICES:
         raise BadDataset("bad_columns", f"'{name}' has {count} values, at most {MAX_SLICES} slices are promised for")
     return texts

@@ -65,6 +65,7 @@ def test_a_misspelt_keyword_is_a_sentence(client: Client, path: str) -> None:
         ("calibrate", {"dataset_options": {"rolls": {}}}, "no option 'rolls'; did you mean 'roles'"),
         ("predict", {"topk": 3}, "did you mean 'top_k'"),
         ("predict", {"timeout": 3}, r"predict\(\) has no option 'timeout'; there are abstain_below, class_priors"),
+        ("calibrators.create", {"max_error": 0.1}, r"no option 'max_error'; say promise=\{'max_error': 0\.1\}"),
         ("jobs.plan", {"mehtod": "auto"}, "did you mean 'method'"),
         ("batches.create", {"eror": "fail"}, "did you mean 'errors'"),
     ],
