@@ -190,7 +190,7 @@ FAMILIES: dict[str, Draw] = {
     "weights, 5.2 %": _weighted(_flat(0.052)),
     "weights, heavy rows 8 %": _weighted(_flat(0.03), 0.08),
 }
-#: What no procedure can see in the rows: their promises are reported and not counted.
+#: Faults that no procedure can see in the rows: their promises are reported and not counted.
 UNSEEN: dict[str, Draw] = {
     "runs of 5, no group column": _grouped(_flat(0.06), lambda count, rng: np.full(count, 5), shared=1.0, named=False),
     "wrong labels": _noisy,

@@ -57,7 +57,7 @@ class MadeThreshold(Document):
 
     @property
     def remedies(self) -> list[str]:
-        """What to do where there is no threshold: the share to ask for, and how many labels to add."""
+        """Ways out where there is no threshold: the share to ask for, and how many labels to add."""
         asked = "" if self.reachable is None else f"they do prove {100 * self.reachable:.3g} %: ask for that"
         labels = (
             ""
@@ -88,7 +88,7 @@ class ScorePromise(MadeThreshold):
     )
 
     def answers(self, *, max_error: float | None, recall: float | None, confidence: float) -> bool:
-        """Whether a promise is made that implies this one: no more errors, no less recall, as surely."""
+        """True if a promise is made that implies this one: no more errors, no less recall, as surely."""
         return (
             self.threshold is not None
             and (max_error is None or (self.max_error is not None and self.max_error <= max_error))

@@ -264,7 +264,7 @@ def more_labels(rows: Rows, expected: Floats, max_error: float, level: float) ->
 
 
 def _kept(rate: float, count: float, max_error: float, level: float) -> bool:
-    """Whether `max_error` is promised of so many rows at this rate of errors, in four of five samples."""
+    """True if `max_error` is promised of so many rows at this rate of errors, in four of five samples."""
     errors = min(count, rate * count + _UNLUCKY * float(np.sqrt(rate * (1 - rate) * count)))
     return float(upper_bound(errors, count, level)) <= max_error
 

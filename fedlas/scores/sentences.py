@@ -19,13 +19,13 @@ def promised(made: MadeThreshold, wanted: WantedPromise, *, higher: bool, what: 
         rows, errors, beyond = made.accepted_rows, made.errors or 0, "above" if higher else "below"
         seldom = int(1 / (1 - wanted.confidence) + 1e-6)
         kept = (
-            f"Of such rows at most {100 * wanted.error:.4g} % are wrong: {errors:,} of your {rows:,} were "
-            f"({100 * errors / rows:.3g} %)."
+            f"need no review. Of such rows at most {100 * wanted.error:.4g} % are wrong: {errors:,} of your {rows:,} "
+            f"were ({100 * errors / rows:.3g} %)."
             if wanted.recall is None
-            else f"At least {100 * wanted.recall:.4g} % of the right rows are among these."
+            else f"hold at least {100 * wanted.recall:.4g} % of the right rows."
         )
         return (
-            f"{what} of {exact(made.threshold)} and {beyond} need no review. {kept} "
+            f"{what} of {exact(made.threshold)} and {beyond} {kept} "
             f"About {100 * (made.accepted_share or 0):.3g} % of all rows qualify. "
             f"How sure: a sample as unlucky as to make this false comes up less than once in {seldom:,}."
         )

@@ -193,7 +193,7 @@ def _column(name: str, column: Column) -> Array:
 
 
 def is_number(text: str) -> bool:
-    """Whether a cell alone makes a column of numbers; 1_000, 007 and a full-width 1 do not."""
+    """True for a cell that alone makes a column of numbers; 1_000, 007 and a full-width 1 do not."""
     return _column("", pa.array([text])).dtype.kind in "iuf"
 
 

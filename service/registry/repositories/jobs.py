@@ -378,7 +378,9 @@ _BESIDE_THE_PROMISE = ("publish_as", "valid_for")
 
 def _asked(row: tables.Calibrator) -> tuple[Json, WantedPromise]:
     """Options as they decide the answer, and the promise: 5 % errors, 95 % precision and no word of it are one."""
-    kept = {name: value for name, value in row.options.items() if name not in _BESIDE_THE_PROMISE and value is not None}
+    kept: Json = {
+        name: value for name, value in row.options.items() if name not in _BESIDE_THE_PROMISE and value is not None
+    }
     wanted = WantedPromise.model_validate(kept.pop("promise", None) or {})
     if wanted.recall is None:
         wanted = WantedPromise(max_error=round(wanted.error, 9), confidence=wanted.confidence)
@@ -401,9 +403,10 @@ class Calibrators(Records[tables.Calibrator]):
         return EvaluationLedger(self.session).enter(row.sha256, row.id)
 
     def promised(self, row: tables.Calibrator) -> list[ScorePromise]:
-        """What was promised of these rows, read in the same way, and implies what is asked now."""
+        """Promises of these rows, read in the same way, that imply what is asked now."""
         reading, wanted = _asked(row)
-        found = [ScorePromise.read(one.profile["promise"]) for one in self._promising(row) if _asked(one)[0] == reading]
+        alike = [one.profile for one in self._promising(row) if _asked(one)[0] == reading]
+        found = [ScorePromise.read(profile["promise"]) for profile in alike if profile]
         wish = wanted.model_dump(include={"max_error", "recall", "confidence"})
         return [promise for promise in found if promise.answers(**wish)]
 

@@ -65,7 +65,6 @@ def test_a_misspelt_keyword_is_a_sentence(client: Client, path: str) -> None:
         ("calibrate", {"dataset_options": {"rolls": {}}}, "no option 'rolls'; did you mean 'roles'"),
         ("predict", {"topk": 3}, "did you mean 'top_k'"),
         ("predict", {"timeout": 3}, r"predict\(\) has no option 'timeout'; there are abstain_below, class_priors"),
-        ("calibrators.create", {"max_error": 0.1}, r"no option 'max_error'; say promise=\{'max_error': 0\.1\}"),
         ("jobs.plan", {"mehtod": "auto"}, "did you mean 'method'"),
         ("batches.create", {"eror": "fail"}, "did you mean 'errors'"),
     ],
@@ -74,6 +73,12 @@ def test_the_nearest_keyword_is_named(client: Client, path: str, given: dict[str
     """Options in objects are looked at too; where none is near, all are listed."""
     with pytest.raises(TypeError, match=sentence):
         found(client, path)("a.onnx", "b.npz", **given)
+
+
+def test_the_share_of_a_promise_is_named_with_its_place(client: Client) -> None:
+    """`max_error` is a part of `promise`, and its refusal says how to write it."""
+    with pytest.raises(TypeError, match=r"no option 'max_error'; say promise=\{'max_error': 0\.1\}"):
+        client.calibrators.create("scores.csv", max_error=0.1)  # type: ignore[call-arg]
 
 
 def test_code_that_awaits_is_told_as_well() -> None:

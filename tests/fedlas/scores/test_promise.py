@@ -99,7 +99,7 @@ def test_without_a_promise_it_is_said_what_would_do() -> None:
 
 
 def test_more_labels_are_not_asked_for_where_the_best_rows_are_wrong() -> None:
-    """Of a judge whose best 30 of 1,000 rows are wrong and no others no number of labels would do."""
+    """No number of labels mends a judge whose best 30 of 1,000 rows are the wrong ones."""
     top = rows(1000, list(range(30)))
     assert accepted_within(top, 0.05, 0.05) is None
     assert more_labels(top, np.full(1000, 0.03), 0.05, 0.05) is None

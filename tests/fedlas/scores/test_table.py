@@ -166,7 +166,7 @@ def quoted(cell: str) -> str:
 
 @pytest.mark.parametrize("cell", ["1_000", "\uff11", "0x1_0"])
 def test_the_cell_that_is_no_number_is_named(cell: str) -> None:
-    """What Python's float takes and the reader does not is found in its row."""
+    """A cell that Python's float takes and the reader does not is found in its row."""
     with pytest.raises(BadDataset, match=f"'score' is '{cell}' in row 3") as raised:
         table_of(columns(score=[*["0.5"] * 3, cell, *["0.7"] * 8]))
     assert raised.value.code == "bad_scores"
