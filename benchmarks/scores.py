@@ -1,8 +1,8 @@
 """Measures scores that become probabilities, and thresholds with a promise: `python -m benchmarks.scores [PART …]`.
 
 Judges are simulated, with a known P(right | score), so that every promise is counted against the truth; `real` takes
-scores of classifiers and of a text encoder. The tables go to standard output. Parts: promise, nll, signals, labels,
-real.
+scores of classifiers and of a text encoder. The tables go to standard output. Parts: promise, families, integers, nll,
+signals, labels, real.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from scipy.stats import beta as beta_distribution
 from scipy.stats import binom
 
+from benchmarks.score_families import families, integers
 from fedlas.gate.gate import ledger_level
 from fedlas.guarantees import Guarantees, Unreachable
 from fedlas.guarantees.guarantees import upper_bound
@@ -453,6 +454,8 @@ def _pairs() -> tuple[Floats, Ints]:
 
 PARTS = {
     "promise": (promise, 2000),
+    "families": (families, 250),
+    "integers": (integers, 400),
     "nll": (nll, 100),
     "signals": (signals, 100),
     "labels": (labels, 150),

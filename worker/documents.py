@@ -53,6 +53,7 @@ class ScoresOrder(Document):
     sha256: str
     options: ScoresOptions
     looks_before: int = Field(0, ge=0)
+    earlier: list[ScorePromise] = Field(default_factory=list)
 
 
 class PredictionOrder(Document):

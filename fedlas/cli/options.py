@@ -69,7 +69,13 @@ def _keys_of(kind: str) -> frozenset[str]:
 
 def _require_known(names: Iterable[str], option: str, known: Collection[str]) -> None:
     if unknown := [name for name in names if name not in known]:
-        raise UsageError(f"{option} has no {unknown[0]!r}; there are {', '.join(sorted(known))}")
+        of_promise = "promise" in known and unknown[0] in ("max_error", "precision", "recall", "confidence")
+        names = (
+            f"write {option} 'promise={{\"{unknown[0]}\": 0.05}}'"
+            if of_promise
+            else f"there are {', '.join(sorted(known))}"
+        )
+        raise UsageError(f"{option} has no {unknown[0]!r}; {names}")
 
 
 def _value(text: str) -> Any:

@@ -14,6 +14,7 @@ from fedlas.client.errors import InvalidInput
 from fedlas.contract.profiles import Missing, Purpose, SeenByModel, Task
 from fedlas.contract.records import BatchStatus, CalibratorStatus, JobStatus, UploadStatus
 from fedlas.contract.requests import Accelerator, Auto, Method, PublishWhen, WarningCode, parse_budget
+from fedlas.contract.scores import WantedPromise
 
 
 class HasId(Protocol):
@@ -88,7 +89,13 @@ def check_options(call: Callable[..., Any], kind: Any, options: Mapping[str, Any
 
         names = sorted({*kind.__optional_keys__, *signature(call).parameters} - {"options"})
         near = get_close_matches(unknown[0], names, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}"
+        hint = (
+            f"say promise={{{unknown[0]!r}: {options[unknown[0]]!r}}}"
+            if "promise" in names and unknown[0] in WantedPromise.model_fields
+            else f"did you mean {near[0]!r}?"
+            if near
+            else f"there are {', '.join(names)}"
+        )
         raise TypeError(f"{call.__name__}() has no option {unknown[0]!r}; {hint}")
 
 

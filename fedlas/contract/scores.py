@@ -52,8 +52,19 @@ class MadeThreshold(Document):
         None, description="Where there is no threshold: the smallest share of errors that could be promised."
     )
     more_labels: int | None = Field(
-        None, description="Where there is no threshold: about how many more labels would do; null: no number would."
+        None, description="Where there is no threshold: about how many more labels would do; null: none is seen to do."
     )
+
+    @property
+    def remedies(self) -> list[str]:
+        """Ways out where there is no threshold: the share to ask for, and how many labels to add."""
+        asked = "" if self.reachable is None else f"they do prove {100 * self.reachable:.3g} %: ask for that"
+        labels = (
+            ""
+            if self.more_labels is None
+            else f"about {self.more_labels:,} more labels would be enough four times in five"
+        )
+        return [one for one in (asked, labels) if one]
 
 
 class SliceThreshold(MadeThreshold):
@@ -75,6 +86,15 @@ class ScorePromise(MadeThreshold):
     per_slice: list[SliceThreshold] = Field(
         default_factory=list, description="A threshold for each value of the slice; all hold together."
     )
+
+    def answers(self, *, max_error: float | None, recall: float | None, confidence: float) -> bool:
+        """True if a promise is made that implies this one: no more errors, no less recall, as surely."""
+        return (
+            self.threshold is not None
+            and (max_error is None or (self.max_error is not None and self.max_error <= max_error))
+            and (recall is None or (self.recall is not None and self.recall >= recall))
+            and self.confidence >= confidence
+        )
 
 
 class CurvePoint(Document):
@@ -119,6 +139,7 @@ class ScoreReport(Document):
     )
     valid_for: str | None = Field(None, description="The version of score, judge or prompt that it holds for.")
     looks: int = Field(0, description="How often these rows were judged before.")
+    level: float = Field(0.05, description="The chance of a false promise that this look may spend; bounds have it.")
     seed: int = Field(0, description="The seed with which folds are drawn.")
     digests: dict[str, str] = Field(default_factory=dict, description="SHA-256 of what was sent, by name.")
     versions: dict[str, str] = Field(default_factory=dict, description="Versions of libraries, by their names.")

@@ -19,6 +19,15 @@ def percent(share: float | None, digits: int = 1) -> str:
     return f"{text} %"
 
 
+def exact(value: float) -> str:
+    """The fewest digits that are this number again, since a threshold of fewer is another one.
+
+    >>> exact(9.0), exact(0.1), exact(0.9999999999989683)
+    ('9', '0.1', '0.9999999999989683')
+    """
+    return repr(float(value)).removesuffix(".0")
+
+
 def signed(value: float, digits: int = 4) -> str:
     """A difference with its sign; what rounds to zero is +0.
 

@@ -29,7 +29,7 @@ from fedlas.report.diagrams import (
     race_svg,
     risk_coverage_svg,
 )
-from fedlas.report.number_words import as_sentence, letter, percent, signed
+from fedlas.report.number_words import as_sentence, exact, letter, percent, signed
 from fedlas.report.parts import METHOD_NAMES, PART_NAMES
 from fedlas.report.provenance import moment
 from fedlas.report.recipe import OPTIMIZERS
@@ -56,7 +56,13 @@ def environment() -> Environment:
         keep_trailing_newline=True,
     )
     made.filters.update(
-        number=number, percent=percent, confidence=confidence, text=text, in_words=in_words, as_sentence=as_sentence
+        number=number,
+        percent=percent,
+        exact=exact,
+        confidence=confidence,
+        text=text,
+        in_words=in_words,
+        as_sentence=as_sentence,
     )
     made.tests["at_most"] = at_most
     made.globals.update(

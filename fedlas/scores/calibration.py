@@ -6,7 +6,7 @@ may set the threshold. Several signals are fitted on a part of the rows and prom
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,7 +32,7 @@ from fedlas.report.provenance import library_versions
 from fedlas.scores.curve import BAND_LEVEL, Evidence, rank_score, row_losses, share_log_odds, sigmoid
 from fedlas.scores.model import ScoreModel, fit_model
 from fedlas.scores.promise import Accepted, Rows, accepted_with_recall, accepted_within, more_labels, reachable_error
-from fedlas.scores.sentences import by_slice, judged, looked, promised
+from fedlas.scores.sentences import by_slice, judged, looked, population, promised, stands
 from fedlas.scores.table import ScoreTable
 
 #: A gain is shown where it exceeds so many standard errors (one-sided, 5 %), and planned for with a chance of 80 %.
@@ -77,6 +77,7 @@ def calibrate_table(
     valid_for: str | None = None,
     seed: int = 0,
     looks_before: int = 0,
+    earlier: Sequence[ScorePromise] = (),
     digests: Mapping[str, str] | None = None,
 ) -> ScoreCalibration:
     """Fit P(right | score), judge it by cross-fitting, and set the threshold of a promise.
@@ -84,6 +85,7 @@ def calibrate_table(
     Args:
         wanted: at most 5 % errors at 95 % unless it says something else.
         looks_before: how often these rows were judged before; each look spends a part of the level.
+        earlier: what was promised of these rows before and implies what is wanted: it still holds.
     """
     wanted = wanted or WantedPromise()
     if wanted.recall is not None and (table.groups is not None or table.weights is not None):
@@ -108,7 +110,9 @@ def calibrate_table(
     )
     rows, rank = _promising(table, model, promising, groups)
     levels = _levels(rows, rank, wanted, looks_before)
-    promise = _promise(rows, table, promising, wanted, levels)
+    fresh = _promise(rows, table, promising, wanted, levels)
+    made = [one for one in (fresh, *earlier) if one.accepted_rows is not None]
+    promise = max(made, key=lambda one: (one.accepted_rows or 0) * (1 if wanted.recall is None else -1), default=fresh)
     return ScoreCalibration(
         model,
         ScoreReport(
@@ -117,8 +121,13 @@ def calibrate_table(
             summary=[
                 promise.sentence,
                 *([by_slice(promise)] if promise.per_slice else []),
-                promise.population,
-                *([looked(looks_before)] if looks_before else []),
+                *(
+                    [promise.population]
+                    if any(one.threshold is not None for one in (promise, *promise.per_slice))
+                    else []
+                ),
+                *([stands(wanted)] if promise is not fresh else []),
+                *([looked(looks_before, levels[0])] if looks_before and promise is fresh else []),
                 judged(verdict, reference, needed),
                 *table.warnings,
             ],
@@ -140,6 +149,7 @@ def calibrate_table(
             counts=_counts(rows.of(slice(None))[0], levels[0]),
             valid_for=valid_for,
             looks=looks_before,
+            level=levels[0],
             seed=seed,
             digests=dict(digests or {}),
             versions=library_versions(),
@@ -274,16 +284,15 @@ def _promise(
             )
             for name in names
         ]
-    what = "score" if len(table.signals) == 1 else "signals"
-    held = "" if len(table.signals) == 1 else f", {len(promising):,} of which fitted nothing and set the threshold"
-    later = " Time goes on: rows of later times need not be such rows." if table.time is not None else ""
+    single = len(table.signals) == 1
     return ScorePromise(
         **dict(made),
-        sentence=promised(
-            made, wanted, higher=rows.higher, what="the score" if len(table.signals) == 1 else "the probability"
+        sentence=promised(made, wanted, higher=rows.higher, what="Scores" if single else "Probabilities"),
+        population=population(
+            "score" if single else "signals",
+            "row" if table.groups is None else "group",
+            time=table.time is not None,
         ),
-        population=f"Rows like these are exchangeable with the {len(table.right):,} that were sent{held}: chosen in "
-        f"the same way, with the same {what}, and as many as was decided on before.{later}",
         max_error=None if wanted.recall is not None else round(wanted.error, 9),
         recall=wanted.recall,
         confidence=wanted.confidence,

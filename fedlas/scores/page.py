@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fedlas.contract.scores import ScoreReport
 from fedlas.report.drawing import Plot, Scale, area, line, model_line, opening, rectangle, text
-from fedlas.report.number_words import percent
+from fedlas.report.number_words import exact, percent
 from fedlas.report.page import environment
 
 _PLOT = Plot(left=64, top=62, across=460, up=260)
@@ -27,7 +27,7 @@ def thresholds(report: ScoreReport, *, few: bool = False) -> list[dict[str, str 
         shown = [score for score in shown if score in near or score == promise.threshold]
     return [
         {
-            "score": f"{score:.6g}",
+            "score": exact(score),
             "share": percent(rows / total),
             "rows": f"{rows:,.0f}",
             "errors": f"{errors:,.0f}",
@@ -78,7 +78,7 @@ def score_svg(report: ScoreReport) -> str:
         model_line(points([(one.score, one.probability) for one in curve]), "calibrated", width=2.4),
     ]
     if promise.threshold is not None:
-        at, words = x(promise.threshold), f"{promise.threshold:.6g}: {percent(promise.accepted_share)} accepted"
+        at, words = x(promise.threshold), f"{exact(promise.threshold)}: {percent(promise.accepted_share)} accepted"
         side, anchor = (6, "start") if at < (left + right) / 2 else (-6, "end")
         parts += [
             line(at, top, at, bottom, "ink", width=1.8),

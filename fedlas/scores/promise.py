@@ -9,7 +9,7 @@ Pearson's bound holds at each. Of six procedures in a simulation of three judges
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,13 +19,21 @@ from fedlas.metrics.statistics import Floats, Ints
 
 #: The sequence begins at a tenth of the rows: a start at fewer stops early, by chance, more often than it helps.
 _START_SHARE = 0.1
-#: With fewer rows than so many such starts it begins where no error may be among the rows: else half of them would.
-_FEW_STARTS = 3
+#: With fewer rows than so many first ranks with an error it begins at the first without: of 300 rows of a usual judge
+#: 7 % were promised anything by a start at 100, 18 % by one at 65.
+_FEW_STARTS = 4
+#: With as many as this, ranks between these two are passed over: an error there would end it, one at the next need not.
+_FEW_STEPS = 3
+#: A run of equal scores that ends so much further than the start is tested at half of the level, the end of the run
+#: before it at the other half: 70 of 300 rows at 9 and above say enough, where 125 at 8 and above do not.
+_OVERSHOOT = 1.25
 #: From one rank to the next; finer steps cost time and gain nothing.
 _STEP = 1.02
 #: Rows are planned for at most; beyond that "no number of labels would do" is the better answer.
 MAX_PLANNED_ROWS = 100_000
 _REACHABLE_STEP = 0.01
+#: From one planned number of rows to the next.
+_PLANNED_STEP = 1.02
 #: Standard errors that one sample in five exceeds.
 _UNLUCKY = 0.84
 
@@ -76,22 +84,28 @@ class Rows:
         """The number of rows, as if each group or row were the heaviest."""
         return float(len(self.scores) if self.weights is None else self.weights.sum()) / self.largest
 
-    def ranks(self, start: int) -> Ints:
-        """The fixed sequence of ranks: each the end of a run of equal scores.
-
-        The first has `start` rows or more, where rows count as if each group or row were the heaviest: no label enters.
-        """
+    @cached_property
+    def ends(self) -> tuple[Ints, Floats]:
+        """The ranks (J,) at which runs of equal scores end, and the rows there as if each were the heaviest."""
         known = int(np.count_nonzero(~np.isnan(self.scores)))
         ends = 1 + np.flatnonzero(np.append(np.diff(self.scores[:known]) != 0, known > 0))
         mass = np.arange(1, known + 1) if self.weights is None else np.cumsum(self.weights[:known])
-        counts = mass[ends - 1] / self.largest
+        return ends, mass[ends - 1] / self.largest
+
+    def ranks(self, start: float, second: float = 0) -> Ints:
+        """The fixed sequence of ranks: each the end of a run of equal scores.
+
+        The first has `start` rows or more, the next `second`, where rows count as if each group or row were the
+        heaviest: no label enters.
+        """
+        ends, counts = self.ends
         chosen: list[int] = []
         at = int(np.searchsorted(counts, start))
         while at < len(ends):
             chosen.append(int(ends[at]))
-            at = max(int(np.searchsorted(ends, _STEP * chosen[-1])), at + 1)
-        if chosen and chosen[-1] != known:
-            chosen.append(known)
+            at = max(int(np.searchsorted(ends, _STEP * chosen[-1])), int(np.searchsorted(counts, second)), at + 1)
+        if chosen and chosen[-1] != ends[-1]:
+            chosen.append(int(ends[-1]))
         return np.array(chosen, np.int64)
 
     def counts(self, ranks: Ints) -> tuple[Floats, Floats]:
@@ -147,6 +161,7 @@ class Accepted:
     share: float
 
 
+@lru_cache(1024)
 def first_rank(max_error: float, level: float, *, errors: int = 0) -> int:
     """The fewest rows of which so many may be wrong and `max_error` is still promised.
 
@@ -163,16 +178,36 @@ def first_rank(max_error: float, level: float, *, errors: int = 0) -> int:
 
 
 def accepted_within(rows: Rows, max_error: float, level: float) -> Accepted | None:
-    """The largest set of the best rows of which at most `max_error` is wrong, but for `level` of all draws; or None."""
-    start = first_rank(max_error, level, errors=1)
-    if rows.size < _FEW_STARTS * start:
-        start = first_rank(max_error, level)
-    ranks = rows.ranks(max(start, int(_START_SHARE * rows.size)))
-    if not len(ranks):
+    """The largest set of the best rows of which at most `max_error` is wrong, but for `level` of all draws; or None.
+
+    Where a long run of equal scores lies across the start there are two sequences, which share the level: the end
+    before the run, and those from its end on, which have the whole of it if the first passes.
+    """
+    ends, counts = rows.ends
+    if not len(ends):
         return None
+    start = min(_start(rows.size, max_error, level), counts[-1])
+    at, before = int(np.searchsorted(counts, start)), 0
+    if at > 0 and counts[at] > _OVERSHOOT * start and counts[at - 1] >= first_rank(max_error, level / 2):
+        before = _last_passed(rows, ends[at - 1 : at], max_error, level / 2)
+        level = level if before else level / 2
+    one_error = first_rank(max_error, level, errors=1)
+    ranks = rows.ranks(start, one_error if rows.size >= _FEW_STEPS * one_error else 0)
+    rank = _last_passed(rows, ranks, max_error, level) or before
+    return _accepted(rows, rank) if rank else None
+
+
+def _start(size: float, max_error: float, level: float) -> int:
+    """The rows with which the sequence begins."""
+    one_error = first_rank(max_error, level, errors=1)
+    return max(one_error if size >= _FEW_STARTS * one_error else first_rank(max_error, level), int(_START_SHARE * size))
+
+
+def _last_passed(rows: Rows, ranks: Ints, max_error: float, level: float) -> int:
+    """The last of these ranks before the first that fails; 0 for none."""
     passed = upper_bound(*rows.counts(ranks), level) <= max_error
     number = len(passed) if passed.all() else int(np.argmin(passed))
-    return _accepted(rows, int(ranks[number - 1])) if number else None
+    return int(ranks[number - 1]) if number else 0
 
 
 def accepted_with_recall(rows: Rows, recall: float, level: float) -> Accepted | None:
@@ -202,41 +237,36 @@ def reachable_error(rows: Rows, above: float, level: float) -> float | None:
 
 
 def more_labels(rows: Rows, expected: Floats, max_error: float, level: float) -> int | None:
-    """How many more rows like these would let a promise be made, with a chance of 80 %; None where no number would do.
+    """How many more rows like these would let a promise be made, with a chance of 80 %; None where none is seen to do.
+
+    The rank with which a longer file begins decides: of judges whose best rows are the wrong ones no number would do,
+    and a plan by the best of all ranks, "15,384 more", came true in 0 of 60 cases.
 
     Args:
-        expected: (N,) the probability that each row is wrong, the best first: what was counted among few is chance.
+        expected: (N,) the probability that each row is wrong, the best first, as the curve has it: half of the rate
+            that is planned with, the other half is what was counted.
     """
-    count = len(rows.scores)
-    ranks = rows.ranks(max(1, int(_START_SHARE * rows.size)))
+    count, size = len(rows.scores), rows.size
+    ranks = rows.ranks(max(1, int(_START_SHARE * size)))
     if not len(ranks):
         return None
     errors, trials = rows.counts(ranks)
-    # As likely as the curve says, or as was counted with half an error more: a curve of few rows says little.
-    rates = np.minimum(np.cumsum(expected)[ranks - 1] / ranks, (errors + 0.5) / (trials + 1))
-    needed = (_needed(float(rate), max_error, level) * count / rank for rate, rank in zip(rates, ranks, strict=True))
-    planned = min(needed)
-    return None if planned > MAX_PLANNED_ROWS else max(1, int(np.ceil(planned)) - count)
+    counted = errors / np.maximum(trials, 1)
+    rates = np.where(counted < max_error, (counted + np.cumsum(expected)[ranks - 1] / ranks) / 2, 1.0)
+    planned = count * _PLANNED_STEP
+    while planned <= MAX_PLANNED_ROWS:
+        times = planned / count
+        place = int(np.searchsorted(ranks, count * _start(times * size, max_error, level) / (times * size)))
+        if place < len(ranks) and _kept(float(rates[place]), times * float(trials[place]), max_error, level):
+            return int(np.ceil(planned)) - count
+        planned *= _PLANNED_STEP
+    return None
 
 
-def _needed(rate: float, max_error: float, level: float) -> float:
-    """Rows at this rate of errors of which `max_error` is promised in four of five samples; infinite for no number."""
-    if rate >= max_error:
-        return np.inf
-
-    def kept(count: float) -> bool:
-        errors = min(count, rate * count + _UNLUCKY * float(np.sqrt(rate * (1 - rate) * count)))
-        return float(upper_bound(errors, count, level)) <= max_error
-
-    low, high = 1.0, 2.0
-    while not kept(high):
-        low, high = high, 2 * high
-        if high > MAX_PLANNED_ROWS:
-            return np.inf
-    while high - low > 1:
-        middle = (low + high) / 2
-        low, high = (low, middle) if kept(middle) else (middle, high)
-    return high
+def _kept(rate: float, count: float, max_error: float, level: float) -> bool:
+    """True if `max_error` is promised of so many rows at this rate of errors, in four of five samples."""
+    errors = min(count, rate * count + _UNLUCKY * float(np.sqrt(rate * (1 - rate) * count)))
+    return float(upper_bound(errors, count, level)) <= max_error
 
 
 def _accepted(rows: Rows, rank: int) -> Accepted:

@@ -19,6 +19,7 @@ from fedlas.conversion import dataset_file
 from fedlas.data.dataset import Array
 from fedlas.data.roles import RoleNames
 from fedlas.errors import BadDataset, ConversionError
+from fedlas.guarantees.accepted_scores import accepted
 from fedlas.metrics.statistics import Floats
 from fedlas.scores.calibration import ScoreCalibration, calibrate_table
 from fedlas.scores.columns import score_columns
@@ -63,17 +64,14 @@ class ScoreResult:
         return sigmoid(self._calibration.model.log_odds(self._rows(scores)))
 
     def accept(self, scores: Any, *, slices: Any = None) -> NDArray[np.bool_]:
-        """True (N,) for each row that the promise covers; False for all where none was made.
+        """True (N,) for each row that the promise covers: none where none was made, and no score of another scale.
 
         Args:
             slices: (N,) the slice of each row: it is accepted by the threshold of that slice, if it has one.
         """
-        rows, promise = self._rows(scores), self.promise
-        position = rows[:, 0] if len(self.report.signals) == 1 else sigmoid(self._calibration.model.log_odds(rows))
-        of_slices = {one.value: one.threshold for one in promise.per_slice}
-        found = [promise.threshold] * len(rows) if slices is None else [of_slices.get(str(name)) for name in slices]
-        thresholds = np.array(found, np.float64)  # NaN where there is none, and no comparison with it is true
-        return np.asarray(position >= thresholds if promise.accepts == "higher" else position <= thresholds)
+        rows, serving = self._rows(scores), self._calibration.serving
+        position = rows[:, 0] if len(serving.signals) == 1 else sigmoid(self._calibration.model.log_odds(rows))
+        return accepted(position, serving, slices)
 
     def save(self, path: str | PathLike[str]) -> Path:
         """Write the map as an ONNX file: scores in, `probabilities` and `confidence` out."""

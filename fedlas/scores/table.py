@@ -14,7 +14,7 @@ from fedlas.data.arrays import ArrayFactory
 from fedlas.data.columns import as_number, check_lengths, check_names
 from fedlas.data.dataset import Array
 from fedlas.data.file_format import told_format
-from fedlas.data.formats.csv import CsvReader
+from fedlas.data.formats.csv import CsvReader, is_number
 from fedlas.data.formats.npz import NpzReader
 from fedlas.data.formats.parquet import ParquetReader
 from fedlas.data.labels import as_text, empty_label
@@ -221,9 +221,10 @@ def _signal(name: str, values: Array) -> Floats:
     if values.ndim != 1:
         raise BadDataset("bad_shape", f"'{name}' has the shape {values.shape}; one number for each row is needed")
     if values.dtype.kind not in "biuf":
-        row, text = next((row, text) for row, text in enumerate(as_text(values).tolist()) if not _is_number(text))
-        found = f"'{name}' is {text[:60]!r} in row {row} (counted from 0), no number"
-        raise BadDataset("bad_scores", ": ".join(filter(None, (found, as_number(text)))))
+        texts: list[str] = as_text(values).tolist()
+        row = next((row for row, text in enumerate(texts) if not is_number(text)), 0)
+        found = f"'{name}' is {texts[row][:60]!r} in row {row} (counted from 0), no number"
+        raise BadDataset("bad_scores", ": ".join(filter(None, (found, as_number(texts[row])))))
     # float32 is read as it is written: 0.6 and no 0.6000000238.
     short = values.dtype.kind == "f" and values.dtype.itemsize < 8
     numbers = (values.astype(np.str_) if short else values).astype(np.float64)
@@ -234,14 +235,6 @@ def _signal(name: str, values: Array) -> Floats:
     return numbers
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text or "nan")
-    except ValueError:
-        return False
-    return True
-
-
 def _outcomes(name: str, labels: Array, given: Sequence[str] | None) -> tuple[Ints, tuple[str, str]]:
     """0 and 1 for labels, and the words for them."""
     if labels.ndim != 1:
@@ -249,8 +242,7 @@ def _outcomes(name: str, labels: Array, given: Sequence[str] | None) -> tuple[In
     gone = labels == labels.dtype.type() if labels.dtype.kind in "US" else labels != labels  # as NaN is
     if gone.any():
         raise BadDataset("bad_labels", empty_label(name, int(np.flatnonzero(gone)[0])))
-    whole = labels.dtype.kind == "f" and bool((labels == np.round(labels)).all())
-    texts = np.char.strip(as_text(labels.astype(np.int64) if whole else labels))
+    texts = np.char.strip(_words(labels))
     found = sorted(set(texts.tolist()))
     if given is not None:
         if len(given) != 2 or set(found) - set(given):
@@ -269,6 +261,12 @@ def _outcomes(name: str, labels: Array, given: Sequence[str] | None) -> tuple[In
     return is_right.astype(np.int64), (words[0], words[1])
 
 
+def _words(values: Array) -> Array:
+    """Values as text, 1.0 as 1, which a client calls it; 1e308 is no integer of 64 bits."""
+    whole = values.dtype.kind == "f" and bool(((np.abs(values) < 2**53) & (values == np.round(values))).all())
+    return as_text(values.astype(np.int64) if whole else values)
+
+
 def _groups(name: str, values: Array) -> Array:
     gone = values == "" if values.dtype.kind in "US" else np.isnan(values.astype(np.float64))
     if gone.any():
@@ -285,8 +283,7 @@ def _weights(name: str, values: Array) -> Floats:
 
 
 def _slices(name: str, values: Array) -> Array:
-    whole = values.dtype.kind == "f" and bool((values == np.round(values)).all())
-    texts = as_text(values.astype(np.int64) if whole else values)  # 1.0 is the slice that a client calls 1
+    texts = _words(values)
     if (count := len(np.unique(texts))) > MAX_SLICES:
         raise BadDataset("bad_columns", f"'{name}' has {count} values, at most {MAX_SLICES} slices are promised for")
     return texts

@@ -8,6 +8,7 @@ import orjson
 from fedlas.contract.predictions import ScoreRequest
 from fedlas.contract.scores import ScoreServing
 from fedlas.guarantees import band_at
+from fedlas.guarantees.accepted_scores import accepted
 from service.predict.call import InferenceCall
 from service.predict.engine.profile import Outputs
 from service.predict.formats.json_inputs import check_json
@@ -17,8 +18,6 @@ from service.registry.errors import InvalidRequest, NotFound
 _CALIBRATOR = "cal_"
 _MODEL = "mdl_"
 _JSON = b"application/json"
-#: Probabilities of a file are float32: rows of one probability, of which some are a little less, are accepted together.
-_MARGIN = 1e-6
 
 
 async def predict_scores(call: InferenceCall) -> Answer:
@@ -76,32 +75,15 @@ def _written(
     low, high = band_at(position, knots, least, most, rising=serving.rising)
     low, high = np.minimum(low, probs), np.maximum(high, probs)
     stale = request.valid_for is not None and request.valid_for != serving.valid_for
-    accepted = _accepted(position, serving, request, stale=stale)
-    columns = zip(probs.tolist(), low.tolist(), high.tolist(), accepted, strict=True)
+    unpromised = request.slices is None and serving.promise.threshold is None
+    # The promise speaks of no other version.
+    accepts = (
+        [None] * len(position) if unpromised else (accepted(position, serving, request.slices) & (not stale)).tolist()
+    )
+    columns = zip(probs.tolist(), low.tolist(), high.tolist(), accepts, strict=True)
     predictions = [
         {"probability": prob, "low": least, "high": most, "accept": accept, "stale": stale}
         for prob, least, most, accept in columns
     ]
     content = {"model": orjson.Fragment(served), "promise": serving.promise.model_dump(), "predictions": predictions}
     return orjson.dumps(content)
-
-
-def _accepted(
-    position: np.ndarray, serving: ScoreServing, request: ScoreRequest, *, stale: bool
-) -> list[bool] | list[None]:
-    """True for rows at or beyond the threshold, of its slice where it names one; None where there is none."""
-    promise = serving.promise
-    thresholds = np.full(len(position), np.nan if promise.threshold is None else promise.threshold)
-    if request.slices is not None:
-        of_slices = {one.value: one.threshold for one in promise.per_slice}
-        thresholds = np.array([of_slices.get(name) for name in request.slices], np.float64)
-    elif promise.threshold is None:
-        return [None] * len(position)
-    if len(serving.signals) > 1:
-        thresholds = thresholds - _MARGIN
-    # Comparisons with NaN are false: a missing score is not accepted, nor a slice without a threshold.
-    beyond = position >= thresholds if promise.accepts == "higher" else position <= thresholds
-    # The promise speaks of no other version, nor of another scale: 85 where the best of all rows had 10.
-    first, last = serving.knots[0], serving.knots[-1]
-    known = (position >= 2 * first - last) & (position <= 2 * last - first) & (not stale)
-    return list(map(bool, beyond & known))

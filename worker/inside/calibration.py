@@ -184,6 +184,7 @@ def _fit_score(order: ScoresOrder, columns: Mapping[str, Array], folder: Path) -
         options.promise,
         valid_for=options.valid_for,
         looks_before=order.looks_before,
+        earlier=order.earlier,
         digests={"scores_sha256": order.sha256},
     )
     error = write(calibration, folder / "calibrator.onnx", table.values)

@@ -192,6 +192,11 @@ def _column(name: str, column: Column) -> Array:
     return text_array(name, column) if numbers is None else numbers
 
 
+def is_number(text: str) -> bool:
+    """True for a cell that alone makes a column of numbers; 1_000, 007 and a full-width 1 do not."""
+    return _column("", pa.array([text])).dtype.kind in "iuf"
+
+
 def _numbers(texts: Column) -> Array | None:
     """Integers, floats (NaN where a cell is empty) or booleans; None where some cell is neither."""
     for attempt in (texts, None):

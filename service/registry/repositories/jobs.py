@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, delete, exists, func, or_, select, update
 
 from fedlas.contract.base import JsonObject
 from fedlas.contract.records import FINAL
-from fedlas.contract.scores import WantedPromise
+from fedlas.contract.scores import ScorePromise, WantedPromise
 from fedlas.contract.webhooks import parse_url, payload
 from service.registry import tables
 from service.registry.errors import Conflict
@@ -376,11 +376,15 @@ class Batches(Runs[tables.Batch]):
 _BESIDE_THE_PROMISE = ("publish_as", "valid_for")
 
 
-def _asked(row: tables.Calibrator) -> Json:
-    """Options as they decide the answer: 5 % errors, 95 % precision and no word of it are one promise."""
-    kept = {name: value for name, value in row.options.items() if name not in _BESIDE_THE_PROMISE and value is not None}
+def _asked(row: tables.Calibrator) -> tuple[Json, WantedPromise]:
+    """Options as they decide the answer, and the promise: 5 % errors, 95 % precision and no word of it are one."""
+    kept: Json = {
+        name: value for name, value in row.options.items() if name not in _BESIDE_THE_PROMISE and value is not None
+    }
     wanted = WantedPromise.model_validate(kept.pop("promise", None) or {})
-    return {**kept, "promise": [round(wanted.error, 9), wanted.recall, wanted.confidence]}
+    if wanted.recall is None:
+        wanted = WantedPromise(max_error=round(wanted.error, 9), confidence=wanted.confidence)
+    return kept, wanted
 
 
 class Calibrators(Records[tables.Calibrator]):
@@ -392,14 +396,25 @@ class Calibrators(Records[tables.Calibrator]):
 
         The promise of a score that was asked for before, on the same rows, is the same answer and no other look.
         """
-        ledger = EvaluationLedger(self.session)
-        earlier = select(tables.Calibrator).where(tables.Calibrator.sha256 == row.sha256).order_by(tables.Calibrator.id)
-        for other in self.session.scalars(earlier):
-            promised = other.id != row.id and other.profile and other.profile.get("promise")
-            looked = self.session.get(Evaluation, other.id) if promised and _asked(other) == _asked(row) else None
+        for other in self._promising(row):
+            looked = self.session.get(Evaluation, other.id) if _asked(other) == _asked(row) else None
             if looked is not None:
                 return looked.number
-        return ledger.enter(row.sha256, row.id)
+        return EvaluationLedger(self.session).enter(row.sha256, row.id)
+
+    def promised(self, row: tables.Calibrator) -> list[ScorePromise]:
+        """Promises of these rows, read in the same way, that imply what is asked now."""
+        reading, wanted = _asked(row)
+        alike = [one.profile for one in self._promising(row) if _asked(one)[0] == reading]
+        found = [ScorePromise.read(profile["promise"]) for profile in alike if profile]
+        wish = wanted.model_dump(include={"max_error", "recall", "confidence"})
+        return [promise for promise in found if promise.answers(**wish)]
+
+    def _promising(self, row: tables.Calibrator) -> list[tables.Calibrator]:
+        """The other calibrators of scores of this file, the first first."""
+        of_file = select(tables.Calibrator).where(tables.Calibrator.sha256 == row.sha256).order_by(tables.Calibrator.id)
+        others = self.session.scalars(of_file)
+        return [one for one in others if one.id != row.id and one.profile and one.profile.get("promise")]
 
     def fitted(self, record_id: str, result: Mapping[str, object], files: Mapping[str, str]) -> None:
         """The calibrator is fitted and judged; `files` are the digests of what was written, by column."""

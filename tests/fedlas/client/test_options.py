@@ -75,6 +75,12 @@ def test_the_nearest_keyword_is_named(client: Client, path: str, given: dict[str
         found(client, path)("a.onnx", "b.npz", **given)
 
 
+def test_the_share_of_a_promise_is_named_with_its_place(client: Client) -> None:
+    """`max_error` is a part of `promise`, and its refusal says how to write it."""
+    with pytest.raises(TypeError, match=r"no option 'max_error'; say promise=\{'max_error': 0\.1\}"):
+        client.calibrators.create("scores.csv", max_error=0.1)  # type: ignore[call-arg]
+
+
 def test_code_that_awaits_is_told_as_well() -> None:
     """`AsyncClient.predict` looks at its options first."""
 

@@ -94,6 +94,23 @@ def test_a_second_look_is_paid_for() -> None:
     assert (first.looks, second.looks) == (0, 3)
 
 
+def test_an_earlier_promise_answers_a_laxer_wish() -> None:
+    """Where a later look proves less than what stands promised of the same rows, that is the answer, and it is said."""
+    rows = table(*judge(400)[:2])
+    strict = calibrate_table(rows).report.promise
+    lax = WantedPromise(max_error=0.06)
+    assert strict.answers(max_error=0.06, recall=None, confidence=0.95)
+    assert not strict.answers(max_error=0.04, recall=None, confidence=0.95)
+    alone, told = (calibrate_table(rows, lax, looks_before=9, earlier=known).report for known in ((), [strict]))
+    assert (alone.promise.accepted_rows or 0) < strict.accepted_rows
+    assert told.promise == strict
+    assert "answers the wish of 6 % errors too" in " ".join(told.summary)
+    assert (
+        calibrate_table(rows, WantedPromise(max_error=0.3), looks_before=1, earlier=[strict]).report.promise.max_error
+        == 0.3
+    )
+
+
 def test_verdicts() -> None:
     """A score that says too much is mended, a true one is not, and of twenty rows nothing is known."""
     scores, right, probs = judge(2000)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 import fedlas
 from fedlas.cli import main
 from fedlas.errors import BadDataset, ConversionError
+from fedlas.scores.page import score_svg, thresholds
 from tests.helpers.judges import judged_csv, judged_rows
 
 SCORES, RIGHT = judged_rows(600, seed=1)
@@ -98,6 +100,32 @@ def test_a_small_slice_gets_no_threshold() -> None:
     result = fedlas.calibrate(scores=SCORES, labels=RIGHT, slices=slices, promise={"max_error": 0.2})
     assert {one.value: one.threshold is None for one in result.promise.per_slice} == {"rare": True, "usual": False}
     assert result.accept([9.9, 9.9, None], slices=["rare", "usual", "usual"]).tolist() == [False, True, False]
+
+
+def test_a_score_of_another_scale_is_not_accepted() -> None:
+    """85 of a judge that says 0 to 1 is accepted nowhere, nor 6 of one that says 1 to 5; 1.02 of the first is."""
+    rng = np.random.default_rng(0)
+    unit = rng.random(600)
+    result = fedlas.calibrate(scores=unit, labels=unit > 0.3)
+    assert result.accept([85, 1.02, 0.99, -9]).tolist() == [False, True, True, False]
+    five = fedlas.calibrate(scores=np.ceil(5 * unit), labels=unit > 0.3)
+    assert five.accept([5, 6, 9]).tolist() == [True, False, False]
+    low = fedlas.calibrate(scores=-unit, labels=unit > 0.3)
+    assert low.accept([-0.99, -85]).tolist() == [True, False]
+
+
+def test_a_printed_threshold_is_the_threshold() -> None:
+    """The number in the sentence, the table and the picture is the one that accepts, to the last digit."""
+    scores = np.linspace(0.5, 1 - 1e-12, 300)
+    result = fedlas.calibrate(scores=scores, labels=np.arange(300) >= 60)
+    threshold = result.promise.threshold
+    assert threshold is not None
+    (said,) = re.findall(r"Scores of (\S+) and above", result.summary[0])
+    assert float(said) == threshold
+    assert f"{said}: " in score_svg(result.report)
+    assert [one["score"] for one in thresholds(result.report) if one["promised"]] == [said]
+    assert "Of such rows at most 5 % are wrong" in result.summary[0]
+    assert "labels taken as true" in result.summary[1]
 
 
 @pytest.mark.parametrize(

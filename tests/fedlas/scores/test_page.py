@@ -23,7 +23,7 @@ def report(**changes: Any) -> ScoreReport:
         "outcomes": ["wrong", HOSTILE], "signals": [HOSTILE], "reference": "score", "valid_for": HOSTILE,
         "metrics": {"reference": {"nll": 0.5, "brier": 0.3}, "calibrated": {"nll": 0.4321, "brier": 0.2}},
         "curve": [{"score": s, "probability": s / 10, "low": s / 12, "high": 1.0} for s in (1.0, 9.0)],
-        "counts": [[9.0, 10, 0, 0.2589], [7.0, 140, 9, 0.1102], [1.0, 200, 50, 0.3051]], **changes,
+        "level": 0.0375, "counts": [[9.0, 10, 0, 0.2589], [7.0, 140, 9, 0.1102], [1.0, 200, 50, 0.3051]], **changes,
     }  # fmt: skip
     return ScoreReport.model_validate(fields)
 
@@ -31,7 +31,16 @@ def report(**changes: Any) -> ScoreReport:
 def test_a_page_has_the_figures_and_foreign_words_are_text() -> None:
     """Promise first, the promised threshold among the counted ones, slices, influence; one style, and nothing runs."""
     text = score_html(report(signals=["signal_a", HOSTILE], influence={"signal_a": 0.75, HOSTILE: 0.25}))
-    for shown in ("7.5 or above, promised", "60.0 %", "11.0 %", "12.5 % would be", "1,234 more", "0.7500", "0.4321"):
+    for shown in (
+        "96.25 %",
+        "7.5 or above, promised",
+        "60.0 %",
+        "11.0 %",
+        "do prove 12.5 %",
+        "1,234 more",
+        "0.7500",
+        "0.4321",
+    ):
         assert shown in text
     assert text.index("Accept &lt;script") < text.index("<svg") < text.index("A few thresholds")
     assert ("<script" in text, "style=" in text, text.count("<style>")) == (False, False, 1)

@@ -93,9 +93,37 @@ def test_without_a_promise_it_is_said_what_would_do() -> None:
     assert accepted_within(noisy, reachable, 0.05) is not None
     assert accepted_within(noisy, reachable - 0.01, 0.05) is None
     assert more_labels(noisy, np.full(1000, 0.11), 0.05, 0.05) is None
-    more = more_labels(rows(50, []), np.full(50, 0.3), 0.05, 0.05)  # a curve of few rows says little: all were right
+    more = more_labels(rows(50, []), np.full(50, 0.01), 0.05, 0.05)
     assert accepted_within(rows(50 + more, []), 0.05, 0.05) is not None
-    assert 15 <= more < 200
+    assert 15 <= more < 400
+
+
+def test_more_labels_are_not_asked_for_where_the_best_rows_are_wrong() -> None:
+    """No number of labels mends a judge whose best 30 of 1,000 rows are the wrong ones."""
+    top = rows(1000, list(range(30)))
+    assert accepted_within(top, 0.05, 0.05) is None
+    assert more_labels(top, np.full(1000, 0.03), 0.05, 0.05) is None
+
+
+def grades(*counted: tuple[int, int]) -> Rows:
+    """A judge of whole grades, the best first: how many rows each has, and how many of them are wrong."""
+    scores = np.repeat(np.arange(len(counted), 0.0, -1), [count for count, _ in counted])
+    return Rows.of(scores, np.concatenate([np.arange(count) < bad for count, bad in counted]))
+
+
+@pytest.mark.parametrize("count", [299, 300, 399])
+def test_one_row_more_loses_no_promise(count: int) -> None:
+    """70 right rows of the two best grades are promised of 299, 300 and 399 rows, six of the next 55 being wrong."""
+    found = accepted_within(grades((20, 0), (50, 0), (55, 6), (count - 125, count // 3)), 0.05, 0.0375)
+    assert (found.rows, found.errors, found.threshold) == (70, 0, 3.0)
+
+
+def test_a_run_of_equal_scores_across_the_start_shares_the_level() -> None:
+    """If the end before the run fails, those from its end on have half of the level; if it passes, all of it."""
+    least = next(
+        bad for bad in range(99) if accepted_within(grades((90, 1), (143, bad), (767, 400)), 0.05, 0.0375) is None
+    )
+    assert binom.cdf(least, 233, 0.05) <= 0.0375 / 2 < binom.cdf(least + 1, 233, 0.05)
 
 
 def test_planned_labels_are_enough_in_four_of_five_samples() -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
 from fedlas.errors import BadDataset
 from fedlas.scores.table import read_columns, table_of
@@ -16,6 +19,23 @@ from fedlas.scores.table import read_columns, table_of
 SCORES = [8.2, None, 3.0, 9.0, 7.0, 1.0, 2.0, 5.5, 6.0, 4.0]
 LABELS = [1, 0, 0, 1, 1, 0, 0, 1, 1, 0]
 PATH = Path("rows")
+CELLS = [
+    "1_000",
+    "\uff11",
+    "0x10",
+    "1e308",
+    "-1e999",
+    "NA",
+    "true",
+    " 7 ",
+    "1,5",
+    "9/10",
+    "97 %",
+    "\u0664",
+    "1e-320",
+    '"',
+    "\r",
+]
 
 
 def as_csv(path: Path) -> None:
@@ -117,3 +137,42 @@ def test_bad_json(tmp_path: Path, text: str) -> None:
     (tmp_path / PATH).write_text(text)
     with pytest.raises(BadDataset):
         read_columns(tmp_path / PATH)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    text=st.text(max_size=12) | st.sampled_from(CELLS), column=st.sampled_from(["score", "label", "slice", "weight"])
+)
+@example(text="1_000", column="score")
+@example(text="\uff11", column="score")
+@example(text="007", column="score")
+@example(text="1e308", column="slice")
+def test_any_text_in_any_cell_is_a_table_or_a_sentence(tmp_path: Path, text: str, column: str) -> None:
+    """A cell of a csv or JSON file that nobody foresaw is read, or refused with a code: no other error comes of it."""
+    named = {name: np.asarray(values).astype(str).tolist() for name, values in columns(slice=["x", "y"] * 6).items()}
+    named["weight"] = ["1"] * 12
+    named[column] = [text, *named[column][1:]]
+    lines = [",".join(named), *(",".join(map(quoted, row)) for row in zip(*named.values(), strict=True))]
+    for content in ("\n".join(lines), json.dumps(named)):
+        (tmp_path / PATH).write_text(content, "utf-8", errors="replace")
+        with suppress(BadDataset):
+            table = table_of(read_columns(tmp_path / PATH) or {})
+            assert "-9223372036854775808" not in " ".join([*table.outcomes, *map(str, table.slices)])
+
+
+def quoted(cell: str) -> str:
+    return '"' + cell.replace('"', '""') + '"'
+
+
+@pytest.mark.parametrize("cell", ["1_000", "\uff11", "0x1_0"])
+def test_the_cell_that_is_no_number_is_named(cell: str) -> None:
+    """A cell that Python's float takes and the reader does not is found in its row."""
+    with pytest.raises(BadDataset, match=f"'score' is '{cell}' in row 3") as raised:
+        table_of(columns(score=[*["0.5"] * 3, cell, *["0.7"] * 8]))
+    assert raised.value.code == "bad_scores"
+
+
+def test_a_label_beyond_64_bits_is_named_as_it_is() -> None:
+    """A label 1e308 is refused by its own name."""
+    with pytest.raises(BadDataset, match=r"1e\+308"):
+        table_of(columns(label=[1e308, *[1.0, 0.0] * 5, 1.0]))

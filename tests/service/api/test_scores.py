@@ -115,6 +115,10 @@ def test_the_same_question_is_no_second_look(working: Api) -> None:
     assert fit(working, content, promise={"precision": 0.95})["promise"] == first["promise"]
     other = fit(working, content, promise={"max_error": 0.1})
     assert other["report"]["looks"] == 1
+    for error in (0.02, 0.01, 0.03, 0.06):  # looks that leave little to later ones
+        last = fit(working, content, promise={"max_error": error})
+    assert last["promise"]["accepted_rows"] >= first["promise"]["accepted_rows"]
+    assert last["promise"]["max_error"] <= 0.06
 
 
 def test_signals_are_asked_for_by_name(working: Api) -> None:

@@ -176,13 +176,8 @@ def _obstacle(unit: UnitOfWork, name: str, fresh: ScoreServing) -> str | None:
         return f"the version that answers has thresholds by {before.promise.slice!r} that this one lacks"
     if fresh.promise.threshold is None:
         return f"the version that answers promises something, and this one does not: {fresh.promise.sentence}"
-    errors, recalls, sure = (
-        (getattr(before.promise, what), getattr(fresh.promise, what)) for what in ("max_error", "recall", "confidence")
-    )
-    kept = (errors[0] is None or (errors[1] is not None and errors[1] <= errors[0])) and (
-        recalls[0] is None or (recalls[1] is not None and recalls[1] >= recalls[0])
-    )
-    if kept and sure[1] >= sure[0]:
+    old = before.promise
+    if fresh.promise.answers(max_error=old.max_error, recall=old.recall, confidence=old.confidence):
         return None
     return f"the version that answers promises more: {before.promise.sentence}"
 
@@ -197,7 +192,7 @@ class FitScores(ChildWork[ScoresResult]):
         with self.registry.write() as unit:
             unit.work.verify(self.claim)
             row = unit.calibrators.get(self.record_id)
-            looks_before = unit.calibrators.look(row)
+            looks_before, earlier = unit.calibrators.look(row), unit.calibrators.promised(row)
         order = ScoresOrder(
             id=row.id,
             name=row.name,
@@ -205,6 +200,7 @@ class FitScores(ChildWork[ScoresResult]):
             sha256=row.sha256,
             options=ScoresOptions.read(row.options),
             looks_before=looks_before,
+            earlier=earlier,
         )
         # Reading them is quick, judging 100,000 rows of 1,000 classes is not: the client is answered 202 by then.
         limits = inspection_limits(self.settings, row.bytes)
