@@ -9,7 +9,7 @@
 # asks for proof on the test rows besides, which each further look at the same rows makes harder.
 #
 # Exit codes: 0 deploy calibrated.onnx; 1 the input cannot be used; 2 a wrong command line; 4 nobody has said what the
-# model has seen, so nothing is known; 5 calibrated and not significant; 70 a defect of FedLAS. `fedlas calibrate` says 3
+# model has seen, so nothing is known; 5 calibrated and not proven; 70 a defect of FedLAS. `fedlas calibrate` says 3
 # where nothing made the model better: that is 0 here, and calibrated.onnx is the model as it was sent.
 # More about it: docs/how-to/ci-gate.md
 set -u

@@ -269,6 +269,7 @@ class JobResult(Result):
     verdict: Verdict
     serves: Served
     significant: bool
+    beats_simpler: bool | None = None
     calibrated: ModelProfile | None
     model: FileName
     report: FileName

@@ -54,8 +54,13 @@ class CalibrationResult:
 
     @property
     def significant(self) -> bool:
-        """True where the test rows show that `model` is better."""
+        """True where the test rows show that `model` is better than the one that was given."""
         return bool(self.report.significant)
+
+    @property
+    def beats_simpler(self) -> bool | None:
+        """True where they show that it also beats every simpler model that was made; None where it is such a one."""
+        return self.report.beats_simpler
 
     @property
     def summary(self) -> tuple[str, ...]:

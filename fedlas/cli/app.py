@@ -30,7 +30,7 @@ A service is named by --url or FEDLAS_URL (http://127.0.0.1:8000 without either)
 to stdout as a table, and in a pipe as lines of cells between tabs; --json prints what the API says.
 
 Exit codes: 0 done, 1 invalid input, 2 a wrong command line, 70 a defect of ours; with --require 0 as required, 3
-unchanged, 4 undetermined, 5 calibrated but not significant; of scores 0, 3 and 4 without it, too.
+unchanged, 4 undetermined, 5 calibrated, but not proven as required; of scores 0, 3 and 4 without it, too.
 """
 #: Where a module is missing that is no other's, something is broken.
 _OURS = ("fedlas", "service", "worker")

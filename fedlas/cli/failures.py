@@ -1,16 +1,18 @@
 """Exit codes, which a pipeline reads without a word, and failures as people read them: one sentence on stderr.
 
-| result                          | `any` | `calibrated` | `significant` |
-|---------------------------------|-------|--------------|---------------|
-| calibrated, and significant     | 0     | 0            | 0             |
-| calibrated, not significant     | 0     | 0            | 5             |
-| unchanged                       | 0     | 3            | 3             |
-| undetermined                    | 0     | 4            | 4             |
-| failed by the input, cancelled  | 1     | 1            | 1             |
-| failed by a defect of ours      | 70    | 70           | 70            |
+| result                          | `any` | `calibrated` | `significant` | `beats-simpler` |
+|---------------------------------|-------|--------------|---------------|-----------------|
+| significant, nothing as simple  | 0     | 0            | 0             | 0               |
+| significant, but not proven to beat what is simpler | 0 | 0 | 0       | 5               |
+| calibrated, not significant     | 0     | 0            | 5             | 5               |
+| unchanged                       | 0     | 3            | 3             | 3               |
+| undetermined                    | 0     | 4            | 4             | 4               |
+| failed by the input, cancelled  | 1     | 1            | 1             | 1               |
+| failed by a defect of ours      | 70    | 70           | 70            | 70              |
 
 The columns are `--require`; without it `any` holds. Calibrated: another model than the uploaded one is to be served.
-Significant: the test rows show it to be better. `fedlas calibrate SCORES` ends as if `significant` were required, and
+Significant: the test rows show it to be better than the upload; beats simpler: than every simpler model that was made,
+too, where it is none of these. `fedlas calibrate SCORES` ends as if `significant` were required, and
 with 0 wherever a promise was made. 1 is also a file, key or URL that cannot be used, 2 a wrong command
 line, 130 Ctrl-C, and 141 a pipe that was closed.
 """
@@ -32,13 +34,14 @@ from fedlas.file_kinds import named
 
 #: The table above, for help texts; the mark before it keeps its lines as they are.
 TABLE = """\b
-  result                 --require any  calibrated  significant
-  calibrated, and significant        0           0            0
-  calibrated, not significant        0           0            5
-  unchanged                          0           3            3
-  undetermined                       0           4            4
-  failed, cancelled                  1           1            1
-  failed by a defect of ours        70          70           70
+  result               --require any  calibrated  significant  beats-simpler
+  beats what is simpler, too       0           0            0              0
+  calibrated, and significant      0           0            0              5
+  calibrated, not significant      0           0            5              5
+  unchanged                        0           3            3              3
+  undetermined                     0           4            4              4
+  failed, cancelled                1           1            1              1
+  failed by a defect of ours      70          70           70             70
 """
 
 
@@ -60,18 +63,21 @@ class Require(StrEnum):
     any = "any"
     calibrated = "calibrated"
     significant = "significant"
+    beats_simpler = "beats-simpler"
 
 
 def code_of_verdict(judged: Mapping[str, Any], require: Require) -> ExitCode:
-    """The exit code for `verdict` and `significant` of a report or a job that has succeeded."""
+    """The exit code for what a report, or a job that has succeeded, says of the served model."""
     if require is Require.any:
         return ExitCode.AS_REQUIRED
     if judged["verdict"] == "undetermined":
         return ExitCode.UNDETERMINED
     if judged["verdict"] == "unchanged":
         return ExitCode.UNCHANGED
-    significant = judged.get("significant", True)  # a report of one score has none: it is better where it is no other
-    return ExitCode.AS_REQUIRED if significant or require is Require.calibrated else ExitCode.NOT_SIGNIFICANT
+    # A report of one score has no `significant`: it is better if it is no other.
+    proven = judged.get("significant", True)
+    proven = proven and not (require is Require.beats_simpler and judged.get("beats_simpler") is False)
+    return ExitCode.AS_REQUIRED if proven or require is Require.calibrated else ExitCode.NOT_SIGNIFICANT
 
 
 def code_of_scores(report: Mapping[str, Any]) -> ExitCode:

@@ -131,6 +131,7 @@ RESOURCES = (
             *("waiting for", "error", "verdict"),
             Column("serves", "serves"),
             Column("significant", "significant"),
+            Column("beats simpler", "beats_simpler"),
             *("calibrated model", "model", "dataset", "method"),
             Column("budget", lambda job: f"{job['budget']['minutes']:g} min, {job['budget']['candidates']} candidates"),
             "publish as",

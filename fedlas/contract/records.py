@@ -59,6 +59,11 @@ VERDICTS = (
     "`trained`: the network was tuned; `post_hoc`: a calibrator stands on top of it; `unchanged`: it is served as it "
     "came; `undetermined`: so it is, and nothing was judged."
 )
+SIGNIFICANT = "Whether test rows show the served model to be better than the uploaded one."
+BEATS_SIMPLER = (
+    "Whether test rows show the served model to be better than the upload and than every simpler model that was made "
+    "of it, such as the upload with a temperature; null if the served model is itself such a one."
+)
 ServedKind = Annotated[Verdict, OPEN, Field(description=VERDICTS)]
 InspectionStatus = Annotated[
     UploadStatus, OPEN, Field(description="`inspecting`, until a worker has found it `ready` or `rejected`.")
@@ -218,9 +223,8 @@ class JobRecord(RunRecord):
     serves: Annotated[Served, OPEN] | None = Field(
         None, description="`calibrated`, or the `uploaded` model as it came; null until it is known."
     )
-    significant: bool | None = Field(
-        None, description="Whether test rows show the served model to be better; null before the end."
-    )
+    significant: bool | None = Field(None, description=f"{SIGNIFICANT[:-1]}; null before the end.")
+    beats_simpler: bool | None = Field(None, description=BEATS_SIMPLER)
     calibrated_model_id: str | None = Field(
         None,
         description="The model to serve, also where that is the uploaded one (see `serves`); null before the end.",

@@ -20,7 +20,7 @@ from fedlas.contract.figures import (
     SliceTable,
 )
 from fedlas.contract.profiles import ModelPromise, Notice, SeenByModel
-from fedlas.contract.records import Served, ServedKind
+from fedlas.contract.records import BEATS_SIMPLER, SIGNIFICANT, Served, ServedKind
 from fedlas.contract.sections import (
     AddedParts,
     BinarySection,
@@ -103,7 +103,7 @@ class ScoreDifference(Document):
 
 
 class GateClaim(Document):
-    """A claim that a finalist beats everything in `comparisons`."""
+    """A claim that a finalist beats everything in `comparisons`: the uploaded model, or all simpler finalists."""
 
     finalist: FinalistName
     significant: bool = Field(description="Whether test rows show that it beats all of them.")
@@ -115,10 +115,6 @@ class GateClaim(Document):
         description="Test rows that would show the differences with 80 % power, capped at 1,000,001 for more than a "
         "million; null: shown, or a difference has the wrong sign.",
     )
-
-    @property
-    def beaten(self) -> tuple[str, ...]:
-        return tuple(one.against for one in self.comparisons if one.p_value <= self.level)
 
 
 class GateGuard(Document):
@@ -161,19 +157,22 @@ class GateVerdict(Document):
     )
     vetoes: tuple[GateVeto, ...] = Field((), description="The finalists that gave way, and why.")
     finalist: Finalist | None = Field(None, description="The finalist that is served; null: the uploaded model.")
-    significant: bool | None = Field(None, description="Whether test rows show the served finalist to be better.")
+    significant: bool | None = Field(None, description=SIGNIFICANT)
+    beats_simpler: bool | None = Field(None, description=BEATS_SIMPLER)
     serves: Annotated[Served, OPEN] = Field("uploaded", description="`calibrated`, or the `uploaded` model as it came.")
 
     @property
-    def served_claim(self) -> GateClaim | None:
-        return next((claim for claim in self.claims if claim.finalist == self.finalist), None)
+    def served_claims(self) -> tuple[GateClaim, ...]:
+        """Claims on the served finalist: against the uploaded model, then of a fine-tuned one against simpler ones."""
+        return tuple(claim for claim in self.claims if claim.finalist == self.finalist)
 
     @model_validator(mode="after")
     def _outcome_follows(self) -> GateVerdict:
-        claim = self.served_claim
+        shown = [claim.significant for claim in self.served_claims]
         outcome = {
             "serves": "calibrated" if self.verdict in ("trained", "post_hoc") else "uploaded",
-            "significant": claim is not None and claim.significant,
+            "significant": any(shown[:1]),
+            "beats_simpler": all(shown) if len(shown) > 1 else None,
         }
         self.__dict__.update(outcome)
         self.__pydantic_fields_set__.update(outcome)
@@ -287,7 +286,8 @@ class Report(Document):
     subject: Subject | None = Field(description="The model, the dataset and the job of the report.")
     verdict: ServedKind
     serves: Annotated[Served, OPEN] = Field(description="`calibrated`, or the `uploaded` model as it came.")
-    significant: bool | None = Field(description="Whether test rows show the served model to be better.")
+    significant: bool | None = Field(description=SIGNIFICANT)
+    beats_simpler: bool | None = Field(None, description=BEATS_SIMPLER)
     summary: tuple[str, ...] = Field(
         description="The outcome in sentences; the two of `advice` come first, then the promise."
     )

@@ -181,8 +181,8 @@ class JobOptions(Strict):
     publish_when: PublishWhen | None = Field(
         None,
         description="When a version that answers already is replaced. `calibrated`: where something else than the "
-        "uploaded model is served; `significant`, and null: where test rows show it to be better. A new name always "
-        "gets its first version.",
+        "uploaded model is served; `significant`, and null: where test rows show it to be better than that model. A "
+        "new name always gets its first version.",
     )
     cancel_after: QueueLimit | None = Field(
         None, description="A job that has not begun by then is cancelled; null: it waits for as long as it takes."

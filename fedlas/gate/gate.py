@@ -4,10 +4,9 @@ What is served and what is significant are two things. *Served* is the first fin
 `post_hoc`, `same_labels`) unless the test rows veto it (`fedlas.gate.guards`); it gives way to the next, in the end to
 the uploaded model. Nothing is chosen by out-of-fold scores, which charge every rival for its fit and the uploaded model
 for nothing: the weights of a pool are the choice.
-*Shown* is what the test rows prove: that the post-hoc finalist beats the uploaded model, that the average with the
-fine-tuned network, or that network where there is no average, beats all that was not trained (an intersection-union
-test: the largest of its p-values counts), and that a calibrator which keeps every label beats the uploaded model where
-the other moves labels. The claims are one-sided tests of the mean
+*Shown* is what the test rows prove: that a finalist beats the uploaded model, and of the average with the fine-tuned
+network, or of that network where there is no average, also that it beats every simpler finalist (an intersection-union
+test: the largest of its p-values counts). The claims are one-sided tests of the mean
 paired difference of one proper score, of rows or of whole groups, by `fedlas.metrics.betting_intervals`, which says
 why, and Holm's procedure keeps the chance of any false claim under the level of this evaluation. A test split that has
 judged before has spent part of `1 - confidence_level`: all evaluations that there will ever be
@@ -113,21 +112,26 @@ def _served(verdict: GateVerdict, num_rows: int, *, written: str = "") -> str:
 
 
 def _shown(verdict: GateVerdict, num_rows: int) -> str:
-    """Sentence on what the served model beats significantly, and how many rows would show the rest."""
+    """Sentences on what the served model beats significantly, and how many rows would show the rest."""
     score, start = SCORE_NAMES[verdict.score], f"The {num_rows:,} test rows"
-    claim, served = verdict.served_claim, FINALIST_NAMES[verdict.finalist or "uploaded"]
-    if claim is None:
+    served = FINALIST_NAMES[verdict.finalist or "uploaded"]
+    if not verdict.served_claims:
         return (
             f"{start} do not show {served} to be better ({score}): the one claim for fine-tuned models was made for "
             "the average that comes before it in line."
         )
-    open_ = [one.against for one in claim.comparisons if one.against not in claim.beaten]
-    beaten, others = (_all_of(names) for names in (claim.beaten, open_))
-    if not others:
-        return f"{start} show {served} to be better than {beaten} ({score})."
-    shown = f"show {served} to be better than {beaten} ({score}), but do" if beaten else "do"
-    whom = "it" if beaten else served
-    said = f"{start} {shown} not show {whom} to be better than {others}{'' if beaten else f' ({score})'}"
+    first, *simpler = verdict.served_claims
+    return " ".join(
+        [_claimed(first, f"{start} %s {served}", f" ({score})"), *(_claimed(x, "They %s it") for x in simpler)]
+    )
+
+
+def _claimed(claim: GateClaim, start: str, score: str = "") -> str:
+    """The words of the test rows on one claim, after the `start`, in which the verb is missing."""
+    open_ = [one.against for one in claim.comparisons if one.p_value > claim.level]
+    if not open_:
+        return f"{start % 'show'} to be better than {_all_of([one.against for one in claim.comparisons])}{score}."
+    said = f"{start % 'do not show'} to be better than {_all_of(open_)}{score}"
     needed = claim.rows_needed
     if needed is None:
         worse = any(comparison.low > 0 for comparison in claim.comparisons)
@@ -238,7 +242,7 @@ def judge(
     # Only the first fine-tuned finalist in line has a claim.
     tuned = next((name for name in FINE_TUNED if name in finalists), None)
     claimed = [name for name in finalists if name in RIVALS and (name not in FINE_TUNED or name == tuned)]
-    claims = _claims(claimed, finalists, rows, score, level)
+    claims = claims_on(claimed, finalists, rows, score, level)
     vetoes = find_vetoes(line, finalists, rows, guards, level=options.level / 2)
     served = tuple(name for name in line if all(veto.finalist != name for veto in vetoes))
     finalist = served[0] if served else None
@@ -294,9 +298,16 @@ def checked_finalists(
     return probs, JudgedRows(labels, check_groups(groups, len(labels)))
 
 
-def _claims(
-    claimed: Sequence[str], probs: dict[str, Floats], rows: JudgedRows, score: Score, level: float
+def claims_on(
+    claimed: Sequence[str], probs: Mapping[str, Floats], rows: JudgedRows, score: Score, level: float
 ) -> tuple[GateClaim, ...]:
+    """Claims on the finalists, each against the uploaded model; on a fine-tuned one also against the simpler ones.
+
+    Holm's procedure runs twice, at the whole level each, and the chance of any false claim stays below it. The first
+    run has the fine-tuned finalist against everything and decides all claims but one: that this finalist beats the
+    uploaded model, which the second run decides. If that one is false, so is the wider one, and every false claim is
+    made by the second run, whose p-values are no larger. If it is true, only the first run can err.
+    """
     means = {
         finalist: {
             rival: paired_mean(probs[finalist], probs[rival], rows.targets, score=score, groups=rows.groups)
@@ -305,21 +316,30 @@ def _claims(
         }
         for finalist in claimed
     }
-    p_values = [max(mean.p_value() for mean in rivals.values()) for rivals in means.values()]
-    levels, shown = holm(p_values, level)
-    return tuple(
-        GateClaim(
-            finalist=finalist,
-            significant=shown[i],
-            p_value=p_values[i],
-            level=levels[i],
-            comparisons=tuple(
-                ScoreDifference(against=against, **vars(mean.estimate(levels[i])), p_value=mean.p_value())
-                for against, mean in means[finalist].items()
-            ),
-            rows_needed=None if shown[i] else _rows_needed(means[finalist].values(), levels[i]),
-        )
-        for i, finalist in enumerate(means)
+    every = {finalist: max(mean.p_value() for mean in rivals.values()) for finalist, rivals in means.items()}
+    alone = {finalist: rivals["uploaded"].p_value() for finalist, rivals in means.items()}
+    widest, first = (holm(list(p_values.values()), level) for p_values in (every, alone))
+    claims: list[GateClaim] = []
+    for i, (finalist, rivals) in enumerate(means.items()):
+        simpler = {name: mean for name, mean in rivals.items() if name != "uploaded"}
+        levels, shown = first if simpler else widest
+        claims.append(_claim(finalist, {"uploaded": rivals["uploaded"]}, alone[finalist], levels[i], shown[i]))
+        if simpler:
+            claims.append(_claim(finalist, simpler, every[finalist], widest[0][i], widest[1][i]))
+    return tuple(claims)
+
+
+def _claim(finalist: str, rivals: Mapping[str, BoundedMean], p_value: float, level: float, shown: bool) -> GateClaim:
+    return GateClaim(
+        finalist=finalist,
+        significant=shown,
+        p_value=p_value,
+        level=level,
+        comparisons=tuple(
+            ScoreDifference(against=rival, **vars(mean.estimate(level)), p_value=mean.p_value())
+            for rival, mean in rivals.items()
+        ),
+        rows_needed=None if shown else _rows_needed(rivals.values(), level),
     )
 
 

@@ -224,6 +224,7 @@ def build_report(
         verdict=evidence.gate.verdict,
         serves=evidence.gate.serves,
         significant=evidence.gate.significant,
+        beats_simpler=evidence.gate.beats_simpler,
         summary=(),
         advice=(),
         warnings=(

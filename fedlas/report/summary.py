@@ -153,14 +153,7 @@ _MOSTLY_FITTED = 2.0
 
 
 def headline(report: Report) -> str:
-    claim = report.gate.served_claim
-    beaten = () if claim is None or report.serves != "calibrated" else claim.beaten
-    than = "" if report.significant else " than the upload"
-    better = (
-        f", shown to be better{than}"
-        if report.serves == "calibrated" and (report.significant or "uploaded" in beaten)
-        else ""
-    )
+    better = ", shown to be better than the upload" if report.serves == "calibrated" and report.significant else ""
     gap = report.confidence_gap["calibrated"].test
     apart = (
         f"; {100 * abs(gap.gap):.1f} points {direction(gap.gap)}"
@@ -197,19 +190,22 @@ def verdict_sentence(report: Report) -> str:
         )
     if report.serves != "calibrated":
         return next(iter(report.gate.sentences), f"Served is {_served(report)}.")
-    claim, rows = report.gate.served_claim, f"{report.num_test_rows:,} test rows"
-    beaten = () if claim is None else claim.beaten
-    if not report.significant and "uploaded" not in beaten:
+    rows = f"{report.num_test_rows:,} test rows"
+    if not report.significant:
         return (
             f"Served is {_served(report)}: the calibration rows prefer it, but {rows} do not decide whether it is "
             "better than the uploaded model."
         )
     score = report.gate.score
     before, after = report.metrics["uploaded"][score].value, report.metrics["calibrated"][score].value
-    rest = "" if report.significant else "; whether it also beats every simpler calibrator they leave open"
+    rest = {
+        None: "",
+        True: " It is better than every simpler calibrator, too.",
+        False: " Whether it is better than every simpler calibrator, too, they leave open.",
+    }
     return (
         f"Served is {_served(report)}: on {rows} it is significantly better than the uploaded model "
-        f"({SCORE_NAMES[score]} {before:.3f} → {after:.3f}, lower is better){rest}."
+        f"({SCORE_NAMES[score]} {before:.3f} → {after:.3f}, lower is better).{rest[report.beats_simpler]}"
     )
 
 
@@ -286,8 +282,8 @@ def served_words(report: Report) -> dict[str, str]:
 def next_step(report: Report, apart: str | None = None) -> str:
     """The second sentence of a report: the one action that would help most now."""
     gap = report.confidence_gap["calibrated" if report.serves == "calibrated" else "uploaded"].test
-    sure, claim = report.confident_answers["calibrated"], report.gate.served_claim
-    needed, aside = None if claim is None else claim.rows_needed, report.risk_coverage["calibrated"].set_aside
+    sure, aside = report.confident_answers["calibrated"], report.risk_coverage["calibrated"].set_aside
+    needed = next((claim.rows_needed for claim in report.gate.served_claims), None)
     if report.verdict == "undetermined":
         return (
             "Next: upload the dataset again with seen_by_model=no if the model saw none of the rows, or with a split "
@@ -310,22 +306,33 @@ def next_step(report: Report, apart: str | None = None) -> str:
             f"Next: do not act on the confidence alone where answers{which} are at least {sure.threshold:.0%} sure: "
             f"those are too sure by {100 * sure.excess:.1f} points."
         ).replace("% sure", " % sure")
-    if report.serves == "calibrated" and claim is not None and needed is not None and needed <= MAX_ROWS_NEEDED:
-        open_question = "beats every simpler calibrator, too" if "uploaded" in claim.beaten else "is better"
+    if report.serves == "calibrated" and needed is not None and needed <= MAX_ROWS_NEEDED:
         return (
             f"Next: judge on more rows. About {needed:,} test rows, {report.num_test_rows:,} now, would decide whether "
-            f"it {open_question}."
+            "it is better than the uploaded model."
         )
     if gap.chance > MAX_CHANCE:
         few = gap.standard_error > _MOSTLY_FITTED * report.confidence_gap["uploaded"].test.standard_error
         which = "calibration" if few else "calibration and test" if report.serves == "calibrated" else "test"
         return f"Next: four times as many {which} rows would halve the ±{100 * gap.chance:.1f} points of chance."
+    left = f"Nothing is left to do{'' if report.significant else f', but no gain is proven: {_unproven(report)}'}"
     if aside.share < 0.005:
-        return "Nothing is left to do."
+        return f"{left}."
     return (
-        f"Nothing is left to do; for fewer errors, leave the {percent(aside.share, 0)} of rows below "
+        f"{left}; for fewer errors, leave the {percent(aside.share, 0)} of rows below "
         f"{aside.threshold:.3f} to a person: {percent(aside.error_rate.value)} of the other test rows are wrong."
     )
+
+
+def _unproven(report: Report) -> str:
+    """The reason why test rows prove no gain, if more of them are no remedy."""
+    if report.serves != "calibrated":
+        return "the uploaded model is served as it is"
+    if not report.gate.served_claims:
+        return "the average was judged in the place of this model, and is not served"
+    if report.gate.served_claims[0].rows_needed is None:
+        return "on these test rows the uploaded model is no worse"
+    return f"it is so small that more than {MAX_ROWS_NEEDED:,} test rows would be needed"
 
 
 def _after_vetoes(method: str) -> str:

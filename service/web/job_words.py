@@ -50,7 +50,7 @@ _METHODS = {
 SCOPES = {"all": "whole network", "head": "last layers"}
 _PUBLISHED = {
     "calibrated": "where something else than the uploaded model is to be served, or the name is new",
-    "significant": "where the test rows show it to be better, or the name is new",
+    "significant": "where the test rows show it to be better than the upload, or the name is new",
     "always": "whatever comes out",
 }
 
@@ -83,7 +83,7 @@ def verdict_of(job: JobRecord | tables.Job) -> str:
     """The model that a job serves, in a few words; empty before there is a verdict."""
     if job.verdict is None:
         return ""
-    return f"{VERDICT_TITLES[job.verdict]}{', shown to be better' if job.significant else ''}"
+    return f"{VERDICT_TITLES[job.verdict]}{', shown to be better than the upload' if job.significant else ''}"
 
 
 def request_sentences(job: JobRecord) -> list[str]:

@@ -50,7 +50,8 @@ if TYPE_CHECKING:  # scores are calibrated without PyTorch
 
 #: Sections of a report, which is long, that a calibrator's record has.
 _SHOWN = (
-    *("verdict", "serves", "significant", "summary", "metrics", "differences", "num_test_rows", "confidence_level"),
+    *("verdict", "serves", "significant", "beats_simpler", "summary", "metrics", "differences"),
+    *("num_test_rows", "confidence_level"),
     *("gate", "looks", "guarantees", "class_priors", "seed", "digests", "versions"),
 )
 _REPORT = "report.json"
@@ -110,6 +111,7 @@ def _calibrated(
         verdict=calibration.verdict.verdict,
         serves=calibration.verdict.serves,
         significant=bool(calibration.verdict.significant),
+        beats_simpler=calibration.verdict.beats_simpler,
         calibrated=exported,
         model="calibrated.onnx",
         report=_REPORT,

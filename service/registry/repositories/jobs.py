@@ -130,7 +130,7 @@ class EvaluationLedger(Repository):
 
 
 #: The fields of its job in a message.
-_SHOWN = ("id", "status", "verdict", "serves", "significant", "calibrated_model_id", "error")
+_SHOWN = ("id", "status", "verdict", "serves", "significant", "beats_simpler", "calibrated_model_id", "error")
 
 
 class Deliveries(Records[tables.Delivery]):

@@ -98,6 +98,7 @@ class Job(Reported, Run):
     verdict: Mapped[str | None] = mapped_column(String(16))
     serves: Mapped[str | None] = mapped_column(String(16))
     significant: Mapped[bool | None]
+    beats_simpler: Mapped[bool | None]
     calibrated_model_id: Mapped[str | None] = mapped_column(String(40))
     predictions_sha256: Mapped[str | None] = mapped_column(Digest, index=True)  # of the served model on the test rows
     plan: Mapped[Json | None]  # what a dry run found

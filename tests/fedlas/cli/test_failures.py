@@ -19,7 +19,8 @@ from tests.helpers.judges import judged_csv, judged_rows
 from tests.helpers.uploads import npz
 
 FOUND: dict[str, dict[str, Any]] = {
-    "calibrated, and significant": {"verdict": "trained", "significant": True},
+    "beats what is simpler, too": {"verdict": "trained", "significant": True, "beats_simpler": True},
+    "calibrated, and significant": {"verdict": "trained", "significant": True, "beats_simpler": False},
     "calibrated, not significant": {"verdict": "post_hoc", "significant": False},
     "unchanged": {"verdict": "unchanged", "significant": False},
     "undetermined": {"verdict": "undetermined", "significant": False},
@@ -28,9 +29,10 @@ FOUND: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("line", TABLE.splitlines()[2:])
 def test_the_table_of_the_help_is_what_happens(line: str) -> None:
-    """Every line of the table in the help gives the codes of all three columns, of a report as of a job."""
-    *words, of_any, of_calibrated, of_significant = line.split()
+    """Every line of the table in the help gives the codes of all columns, of a report as of a job."""
+    *words, of_any, of_calibrated, of_significant, of_simpler = line.split()
     codes, what = {"any": of_any, "calibrated": of_calibrated, "significant": of_significant}, " ".join(words)
+    codes["beats-simpler"] = of_simpler
     for require, code in codes.items():
         if what in FOUND:
             job = {**FOUND[what], "status": "succeeded", "dry_run": False}
@@ -38,6 +40,12 @@ def test_the_table_of_the_help_is_what_happens(line: str) -> None:
         else:
             job = {"status": "failed", "error": {"user_error": "ours" not in what}}
         assert code_of_job(job, Require(require)) == int(code)
+
+
+def test_what_is_the_simplest_itself_has_nothing_simpler_to_beat() -> None:
+    """A calibrator alone, and a report of one score, which has no such field, pass `beats-simpler`."""
+    for judged in ({"verdict": "post_hoc", "significant": True, "beats_simpler": None}, {"verdict": "calibrated"}):
+        assert code_of_verdict(judged, Require.beats_simpler) == 0
 
 
 @pytest.mark.parametrize(("fails_with", "code"), [(None, 0), ("label_order", 1)])

@@ -127,7 +127,7 @@ def test_report_gates_a_later_step(service: Service, calibrated: Path, here: Her
     shown = here("report", job, "--require", "significant", "--json")
     assert (shown.returncode, json.loads(shown.stdout)) == (0, report)
     lines = here("report", job).stdout.splitlines()
-    assert lines[0] == "post_hoc, shown to be better"
+    assert lines[0] == "post_hoc, shown to be better than the upload"
     assert [line.removeprefix("- ") for line in lines[1:3]] == report["advice"]
     assert {line.removeprefix("- ") for line in lines[1:] if line.startswith("- ")} == set(report["summary"])
     nll = next(line.split("\t") for line in lines if line.startswith("NLL"))

@@ -12,7 +12,7 @@ from fedlas.calibrators import softmax
 from fedlas.contract.report import GateClaim, GateGuard, GateVerdict, GateVeto, ScoreDifference
 from fedlas.contract.requests import GateOptions
 from fedlas.errors import BadDataset
-from fedlas.gate.gate import checked_finalists, judge, ledger_level, sentences_of, verdict_alone
+from fedlas.gate.gate import checked_finalists, claims_on, judge, ledger_level, sentences_of, verdict_alone
 from fedlas.gate.guards import GUARD_NAMES, JudgedRows, JudgementOptions, accuracy_drop, guard_finalist, score_rise
 from fedlas.metrics import aurc
 from tests.helpers.drawn_rows import answers, changed, drawn_logits
@@ -51,18 +51,38 @@ def test_a_better_network_is_promoted() -> None:
     blurred = logits + np.random.default_rng(9).normal(scale=2, size=logits.shape)
     result = verdict(uploaded=softmax(3 * blurred), post_hoc=softmax(0.6 * blurred), trained=softmax(logits))
     assert result.verdict == "trained"
-    assert [claim.finalist for claim in result.claims] == ["post_hoc", "trained"]
-    assert {c.against for c in result.claims[1].comparisons} == {"uploaded", "post_hoc"}
+    assert [claim.finalist for claim in result.claims] == ["post_hoc", "trained", "trained"]
+    assert [[one.against for one in claim.comparisons] for claim in result.claims[1:]] == [["uploaded"], ["post_hoc"]]
+    assert (result.significant, result.beats_simpler) == (True, True)
 
 
-def test_the_trained_finalist_is_shown_to_be_better_than_both_or_not_at_all() -> None:
-    """A finalist as good as the temperature is not better: served as the first in line, but not significant."""
+def test_a_network_that_is_as_good_as_a_temperature_is_significant_and_beats_nothing_simpler() -> None:
+    """Better than the upload is one claim, better than the calibrator another, in a sentence each."""
     logits, _ = drawn_logits()
     result = verdict(trained=softmax(logits))
-    assert (result.verdict, result.significant) == ("trained", False)
-    assert "do not show it to be better" in result.sentences[0]
-    assert result.claims[1].p_value == 1.0
-    assert not result.claims[1].significant
+    assert (result.verdict, result.significant, result.beats_simpler) == ("trained", True, False)
+    assert (
+        "show the fine-tuned model to be better than the uploaded model (Brier score). They do not"
+        in (result.sentences[0])
+    )
+    assert [claim.p_value for claim in result.claims[1:]] == [pytest.approx(0, abs=1e-9), 1.0]
+    assert verdict().beats_simpler is None
+
+
+def test_levels_are_split_as_if_every_claim_had_to_beat_everything() -> None:
+    """A wider claim that fails holds the others at their part of the level; the one on the upload is tested with them.
+
+    Hence no truth lets more than one run of Holm's procedure err.
+    """
+    logits, targets = drawn_logits(2000)
+    probs = {"uploaded": softmax(1.5 * logits), "post_hoc": softmax(logits), "trained": softmax(logits)}
+    rows = JudgedRows(targets, None)
+    post_hoc, alone, wider = claims_on(("post_hoc", "trained"), probs, rows, "brier", level=0.04)
+    assert alone.p_value == post_hoc.p_value < 0.02
+    assert (post_hoc.level, alone.level, wider.level, wider.significant) == (0.02, 0.04, 0.04, False)
+    between = 1.5 * post_hoc.p_value
+    claims = claims_on(("post_hoc", "trained"), probs, rows, "brier", level=between)
+    assert [claim.significant for claim in claims] == [False, False, False]
 
 
 def test_what_is_no_better_is_served_and_not_shown() -> None:
@@ -71,7 +91,7 @@ def test_what_is_no_better_is_served_and_not_shown() -> None:
     same = softmax(logits)
     result = verdict(uploaded=same, post_hoc=same, trained=same)
     assert (result.verdict, result.serves, result.significant) == ("trained", "calibrated", False)
-    assert [claim.p_value for claim in result.claims] == [1.0, 1.0]
+    assert [claim.p_value for claim in result.claims] == [1.0, 1.0, 1.0]
 
 
 @pytest.mark.parametrize("max_recall_drop", [None, 0.02])
@@ -341,9 +361,9 @@ def test_a_trained_finalist_must_beat_the_calibrator_that_keeps_labels() -> None
     confidences = {"uploaded": 0.99, "post_hoc": 0.95, "same_labels": 0.7, "trained": 0.88}
     probs = {name: saying(confidence) for name, confidence in confidences.items()}
     found = judge(probs, targets, provenance="no")
-    trained = next(claim for claim in found.claims if claim.finalist == "trained")
-    assert {comparison.against for comparison in trained.comparisons} == {"uploaded", "same_labels", "post_hoc"}
-    assert not trained.significant
+    uploaded, simpler = (claim for claim in found.claims if claim.finalist == "trained")
+    assert [comparison.against for comparison in simpler.comparisons] == ["same_labels", "post_hoc"]
+    assert (uploaded.significant, simpler.significant) == (True, False)
     assert found.verdict == "post_hoc"
 
 
@@ -353,8 +373,7 @@ def test_one_claim_is_made_for_the_fine_tuned_finalists(tuned: tuple[str, ...]) 
     logits, targets = drawn_logits(200)
     probs = {"post_hoc": softmax(1.2 * logits), **{name: softmax(logits) for name in tuned}}
     found = verdict(**probs, targets=targets, uploaded=softmax(3 * logits))
-    assert [claim.finalist for claim in found.claims] == ["post_hoc", tuned[-1]]
-    assert {one.against for one in found.claims[1].comparisons} == {"uploaded", "post_hoc"}
+    assert [claim.finalist for claim in found.claims] == ["post_hoc", tuned[-1], tuned[-1]]
     assert (found.verdict, found.finalist) == ("trained", tuned[-1])
     assert found.order == (*reversed(tuned), "post_hoc")
 
@@ -479,11 +498,13 @@ def test_what_is_shown_of_the_served_finalist_comes_first(claims: tuple[GateClai
 
 def test_what_is_beaten_and_what_is_not_are_both_named() -> None:
     """A claim that lacks one of its comparisons says which, so that nobody takes a large gain for none."""
-    comparisons = (against("uploaded", significant=True), against("post_hoc", significant=False))
+    comparisons = (against("same_labels", significant=True), against("post_hoc", significant=False))
     open_ = claim("trained", significant=False, rows_needed=900).changed(comparisons=comparisons, p_value=0.2)
-    verdict = CALIBRATOR.changed(verdict="trained", claims=(open_,), finalist="trained", order=("trained",))
+    claims = (claim("trained", significant=True), open_)
+    verdict = CALIBRATOR.changed(verdict="trained", claims=claims, finalist="trained", order=("trained",))
+    assert (verdict.significant, verdict.beats_simpler) == (True, False)
     assert (
-        "The 500 test rows show the fine-tuned model to be better than the uploaded model (Brier score), but do not "
+        "The 500 test rows show the fine-tuned model to be better than the uploaded model (Brier score). They do not "
         "show it to be better than the post-hoc calibrator; if" in sentences_of(verdict, 500)[0]
     )
 

@@ -193,8 +193,11 @@ def test_a_warned_gain_is_not_green() -> None:
     calm, warned = (
         is_whole(report(probs, targets, **given, warnings=some)) for some in ((), [Notice(code="x", message="odd")])
     )
-    assert '<span class="badge good">Calibrator served, shown to be better</span>' in calm
-    assert '<span class="badge open">Calibrator served, shown to be better; see the warnings</span>' in warned
+    assert '<span class="badge good">Calibrator served, shown to be better than the upload</span>' in calm
+    assert (
+        '<span class="badge open">Calibrator served, shown to be better than the upload; see the warnings</span>'
+        in warned
+    )
 
 
 def test_a_page_opens_with_five_headings_and_the_rest_is_folded() -> None:

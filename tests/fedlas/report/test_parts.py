@@ -319,9 +319,9 @@ def test_true_answers_hold_and_none_are_not_mentioned() -> None:
 @pytest.mark.parametrize(
     ("significant", "wrong", "colour", "title"),
     [
-        (True, 14, "good", "Calibrator served, shown to be better"),
+        (True, 14, "good", "Calibrator served, shown to be better than the upload"),
         (False, 14, "open", "Calibrator served"),
-        (True, 40, "open", "Calibrator served, shown to be better; 10.0 points too sure"),
+        (True, 40, "open", "Calibrator served, shown to be better than the upload; 10.0 points too sure"),
     ],
 )
 def test_green_is_for_what_is_shown_and_true(significant: bool, wrong: int, colour: str, title: str) -> None:

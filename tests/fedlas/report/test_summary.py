@@ -10,7 +10,7 @@ import pytest
 from fedlas.calibrators import softmax
 from fedlas.contract.profiles import Notice
 from fedlas.contract.report import GateClaim, GateVeto, Report, ScoreDifference
-from fedlas.gate.gate import judge
+from fedlas.gate.gate import MAX_ROWS_NEEDED, judge
 from fedlas.guarantees import Guarantees
 from fedlas.metrics.calibration_error import top_label
 from fedlas.report import SplitAccuracy
@@ -33,11 +33,12 @@ LOGITS, TARGETS = drawn_logits(20_000, 3, seed=5)
 VETO = GateVeto(finalist="post_hoc", reason="worse", value=0.02, against="uploaded", p_value=0.01, score="brier")
 
 
-def served(rows: int, *, scale: float = 1.0, needed: int | None = None, p: float = 0.4, **changes: Any) -> Report:
+def served(rows: int, *, scale: float = 1.0, needed: int | None = None, proven: bool = False, **changes: Any) -> Report:
     """A calibrator is served, whose logits are so many times the true ones, and which is not proven to be better."""
+    p = 0.001 if proven else 0.4
     compared = (ScoreDifference(against="uploaded", value=-0.01, low=-0.03, high=0.01, p_value=p),)
     claim = GateClaim(
-        finalist="post_hoc", significant=False, p_value=0.4, level=0.05, comparisons=compared, rows_needed=needed
+        finalist="post_hoc", significant=proven, p_value=p, level=0.05, comparisons=compared, rows_needed=needed
     )
     gate = CALIBRATOR.changed(claims=(claim,))
     given = {"calibrated": softmax(scale * LOGITS[:rows]), "gate": gate, **changes}
@@ -49,9 +50,21 @@ def served(rows: int, *, scale: float = 1.0, needed: int | None = None, p: float
     [
         (lambda: served(20_000, scale=1.5), "Next: calibrate again with more calibration rows"),
         (lambda: served(300, needed=900), "Next: judge on more rows. About 900 test rows, 300 now, would decide"),
-        (lambda: served(300, needed=900, p=0.001), "would decide whether it beats every simpler calibrator, too."),
         (lambda: served(300), "Next: four times as many calibration and test rows would halve the ±"),
-        (lambda: served(20_000), "Nothing is left to do; for fewer errors, leave the 20 % of rows below 0."),
+        (
+            lambda: served(20_000, proven=True),
+            "Nothing is left to do; for fewer errors, leave the 20 % of rows below 0.",
+        ),
+        (lambda: served(20_000), "no gain is proven: on these test rows the uploaded model is no worse; for"),
+        (lambda: served(20_000, needed=MAX_ROWS_NEEDED + 1), "it is so small that more than 1,000,000 test rows"),
+        (
+            lambda: served(20_000, gate=CALIBRATOR.changed(verdict="trained", finalist="trained")),
+            "no gain is proven: the average was judged in the place of this model",
+        ),
+        (
+            lambda: report(softmax(LOGITS), TARGETS, num_resamples=20),
+            "no gain is proven: the uploaded model is served as it is",
+        ),
         (
             lambda: served(300, warnings=[Notice(code="x", message="labels are odd")]),
             "what seems wrong. Labels are odd.",
@@ -193,11 +206,11 @@ def test_the_error_has_the_chance_of_the_calibration_rows() -> None:
 
 def test_what_is_proven_of_the_upload_alone_is_said() -> None:
     """The title names what is beaten, and nothing that is not; what nothing is decided about claims no chance."""
-    beaten = ScoreDifference(against="uploaded", value=-0.02, low=-0.03, high=-0.01, p_value=0.001)
-    compared = (beaten, beaten.changed(against="temperature", p_value=0.4))
-    claim = GateClaim(finalist="post_hoc", significant=False, p_value=0.4, level=0.05, comparisons=compared)
-    gate = CALIBRATOR.changed(claims=(claim,))
-    assert headline(served(300, gate=gate)) == "Calibrator served, shown to be better than the upload"
+    assert headline(served(300, proven=True)) == "Calibrator served, shown to be better than the upload"
+    first = served(300, proven=True).gate.claims[0].changed(finalist="trained")
+    for beats, words in ((True, "It is better than every"), (False, "Whether it is better than every")):
+        gate = CALIBRATOR.changed(finalist="trained", claims=(first, first.changed(significant=beats)))
+        assert f"lower is better). {words} simpler calibrator, too" in verdict_sentence(served(300, gate=gate))
     assert headline(served(300)) == "Calibrator served"
     assert "Calibrator served; " in headline(served(20_000, scale=1.5))
     assert headline(served(20_000, scale=1.5)).endswith("points too sure")

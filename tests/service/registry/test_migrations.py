@@ -71,6 +71,7 @@ def test_tables_of_a_pre_release_become_todays(settings: ServiceSettings, tmp_pa
             "RENAME COLUMN significant TO shown",
             "DROP COLUMN serves",
             "DROP COLUMN cancel_at",
+            "DROP COLUMN beats_simpler",
             "ADD COLUMN promoted BOOLEAN",
         ):
             connection.execute(sa.text(f"ALTER TABLE jobs {change}"))

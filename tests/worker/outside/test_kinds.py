@@ -128,7 +128,13 @@ def answer(folder: Path, *, verdict: str = "unchanged", significant: bool = Fals
     serves = "calibrated" if verdict in ("trained", "post_hoc") else "uploaded"
     (folder / "calibrated.onnx").write_bytes(b"onnx")
     calibrated = MODEL_PROFILE if serves == "calibrated" else None
-    found = {"verdict": verdict, "serves": serves, "significant": significant, "calibrated": calibrated}
+    found = {
+        "verdict": verdict,
+        "serves": serves,
+        "significant": significant,
+        "beats_simpler": False,
+        "calibrated": calibrated,
+    }
     return {**found, "model": "calibrated.onnx", **names}
 
 
@@ -232,7 +238,8 @@ def test_what_is_published(
     with bench.registry.read() as unit:
         row = unit.jobs.get(job_id)
         record = job_record(unit, row, unit.work.of(job_id))
-        assert (record.significant, record.publish_as, record.publish_when) == (significant, "name", when)
+        told = (record.significant, record.beats_simpler, record.publish_as, record.publish_when)
+        assert told == (significant, False, "name", when)
         versions = unit.names.get("name").versions if again or published else {}
         assert list(versions.values()) == [model] * again + [row.calibrated_model_id] * published
         found = [(event.type, event.data) for event in unit.events.newest_before(job_id, None, limit=5)]

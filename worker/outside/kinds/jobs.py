@@ -259,7 +259,7 @@ def published(unit: UnitOfWork, name: str, job: tables.Job, served: tables.Model
     if when != "always" and job.serves != "calibrated":
         return Publication(name=name, reason=f"the uploaded model is served as it is ({job.verdict})")
     if when == "significant" and not job.significant:
-        return Publication(name=name, reason="the test rows do not show what is served to be better")
+        return Publication(name=name, reason="the test rows do not show it to be better than the uploaded model")
     version = unit.names.publish(name, served)
     if served.origin == "calibrated":
         served.name, served.version = name, version
@@ -315,7 +315,8 @@ class Calibrate(JobKind[JobResult]):
         row = self.row(unit)
         row.report_sha256, row.diagram_sha256 = files["report"].keep(), files["diagram"].keep()
         row.page_sha256, row.predictions_sha256 = files["page"].keep(), files["predictions"].keep()
-        row.verdict, row.serves, row.significant = result.verdict, result.serves, result.significant
+        row.verdict, row.serves = result.verdict, result.serves
+        row.significant, row.beats_simpler = result.significant, result.beats_simpler
         row.adjustments = [notice.stored() for notice in result.adjustments]
         if row.verdict == "undetermined":  # the test rows have judged nothing
             unit.ledger.withdraw(row.id)

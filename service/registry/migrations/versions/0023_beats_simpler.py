@@ -1,0 +1,14 @@
+"""Whether a job's served model also beats every simpler one, beside `significant`, which is about the upload alone."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0023"
+down_revision = "0022"
+
+
+def upgrade() -> None:
+    with op.batch_alter_table("jobs") as jobs:
+        jobs.add_column(sa.Column("beats_simpler", sa.Boolean(), nullable=True))
