@@ -223,6 +223,7 @@ class ScoresProfile(Document):
     num_classes: int
     class_names: list[str]
     priors_input: PriorsInput | None = None
+    warnings: list[Notice] = Field(default_factory=list)
     promise: ScorePromise | None = None
     verdict: ScoreVerdict | None = None
     needed_labels: int | None = None

@@ -38,7 +38,7 @@ from fedlas.guarantees import Guarantees
 from fedlas.guarantees.typicality import Typicality
 from fedlas.importers import GraphClassifier
 from fedlas.observer import Observer
-from fedlas.preconditions import require_accepted
+from fedlas.preconditions.examination import may_promise, require_accepted
 from fedlas.progress import JobProgress
 from fedlas.race.context import SplitOutputs
 from fedlas.race.race import RaceOptions, RaceRows, run_race
@@ -152,7 +152,7 @@ def calibrate(
     judged = judge_and_write(start, result, partial(_raced_again, dataset=dataset))
     finalist = judged.finalist
     guarantees = None
-    if finalist is not None and len(judged.start.dataset.rows("guarantee")):
+    if finalist is not None and len(judged.start.dataset.rows("guarantee")) and may_promise(warnings):
         promising = rows_of(judged.start.dataset, "guarantee")[0]
         outputs = SplitOutputs(finalist.classifier, promising, split="guarantee")
         guarantees = fit_guarantees(judged.start.dataset, outputs.probs(finalist))

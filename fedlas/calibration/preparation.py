@@ -23,7 +23,7 @@ from fedlas.documents import adjustment, as_json
 from fedlas.errors import BaselineMismatch
 from fedlas.importers import GraphClassifier
 from fedlas.importers.onnx.train.classifier import network_kind
-from fedlas.preconditions import Examined, examine
+from fedlas.preconditions.examination import Examined, examine
 from fedlas.race.averaging import cost_limit
 from fedlas.race.calibrator_selection import most_logits
 from fedlas.race.candidates import Candidate, make_candidates
@@ -104,7 +104,16 @@ class Start:
     def notices(self) -> tuple[Notice, ...]:
         inputs = rows_of(self.dataset, "calibration")[0]
         logits, priors = self.outputs.logits, self.options.class_priors
-        notices = examine(Examined(self.classifier, self.dataset, inputs, logits, self.targets, class_priors=priors))
+        notices = examine(
+            Examined(
+                classifier=self.classifier,
+                dataset=self.dataset,
+                inputs=inputs,
+                logits=logits,
+                targets=self.targets,
+                class_priors=priors,
+            )
+        )
         return (*self.left_out, *notices)
 
     @property

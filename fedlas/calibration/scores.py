@@ -7,7 +7,7 @@ not a calibrator fitted again on all rows.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -27,15 +27,16 @@ from fedlas.calibration.evaluation import (
 )
 from fedlas.calibrators import CALIBRATORS, Calibrator, Identity, TemperatureScaling, softmax
 from fedlas.calibrators.feature_map import shown_parameters
+from fedlas.contract.profiles import Notice
 from fedlas.contract.report import GateVerdict, Report, Subject
 from fedlas.data import Dataset
 from fedlas.data.dataset import Floats, Integers
-from fedlas.data.labels import missing_classes
 from fedlas.data.scores import Kind
 from fedlas.deployment import Deployment
 from fedlas.errors import BadDataset, FedLASError
 from fedlas.export.scores_graph import as_logits, write
 from fedlas.guarantees import Guarantees
+from fedlas.preconditions.examination import Answers, examine, may_promise, require_accepted
 from fedlas.race.calibrator_selection import CalibratorSelector
 from fedlas.race.results import CrossFitted, post_hoc_names
 from fedlas.report import SplitAccuracy
@@ -84,6 +85,7 @@ class ScoresCalibration:
     calibrator: Calibrator
     guarantees: Guarantees | None
     deployment: Deployment
+    warnings: Sequence[Notice] = ()
 
     def export(self, path: Path, *, metadata: Mapping[str, str] | None = None) -> float:
         """Write the calibrator as an ONNX file, and return how far its probabilities are from ours.
@@ -117,10 +119,15 @@ def calibrate_scores(
     Raises:
         BadDataset: `unknown_method`, or `unsuitable_method` where it cannot be fitted on these scores.
         Mismatch: `class_priors_mismatch`.
+        PreconditionFailed: scores and labels certainly do not belong together, as `examine` finds.
     """
-    ordered_priors(rows.dataset, options or CalibrationOptions())
+    options = options or CalibrationOptions()
+    ordered_priors(rows.dataset, options)
+    logits, targets = rows.split("calibration")
+    answers = Answers(dataset=rows.dataset, logits=logits, targets=targets, class_priors=options.class_priors)
+    warnings = require_accepted(examine(answers), options.accept_warnings)
     options = replace(
-        options or CalibrationOptions(),
+        options,
         noise_draws=_NOISE_DRAWS,
         num_resamples=max(_MIN_RESAMPLES, min(_RESAMPLES, _RESAMPLED_ROWS // len(rows.dataset.rows("test")))),
     )
@@ -134,9 +141,9 @@ def calibrate_scores(
     name = verdict.finalist or ("same_labels" if "same_labels" in finalists else "post_hoc")
     served = finalists[name]
     promising, _ = rows.split("guarantee")
-    guarantees = fit_guarantees(rows.dataset, softmax(served(promising))) if len(promising) else None
+    promises = len(promising) > 0 and may_promise(warnings)
+    guarantees = fit_guarantees(rows.dataset, softmax(served(promising))) if promises else None
 
-    logits, _ = rows.split("calibration")
     deployment = deployment_of(cross_fitted[name].held_out, logits, rows.dataset, options)
 
     clusters = {"groups": selector.groups, "weights": selector.weights}
@@ -155,10 +162,10 @@ def calibrate_scores(
         recipe={"methods": methods, "calibrator": {"name": served.name, "parameters": shown_parameters(served)}},
         digests=digests or {},
         notes=_notes(rows.dataset, verdict, served),
-        warnings=missing_classes(rows.dataset),
+        warnings=warnings,
         subject=subject,
     )
-    return ScoresCalibration(verdict, evaluation.report(evidence), rows, served, guarantees, deployment)
+    return ScoresCalibration(verdict, evaluation.report(evidence), rows, served, guarantees, deployment, warnings)
 
 
 def _selector(rows: ScoredRows, options: CalibrationOptions) -> CalibratorSelector:

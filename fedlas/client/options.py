@@ -11,9 +11,10 @@ from typing import Any, Literal, Protocol, TypedDict
 from urllib.parse import quote
 
 from fedlas.client.errors import InvalidInput
+from fedlas.contract.options import WarningCode
 from fedlas.contract.profiles import Missing, Purpose, SeenByModel, Task
 from fedlas.contract.records import BatchStatus, CalibratorStatus, JobStatus, UploadStatus
-from fedlas.contract.requests import Accelerator, Auto, Method, PublishWhen, WarningCode, parse_budget
+from fedlas.contract.requests import Accelerator, Auto, Method, PublishWhen, parse_budget
 from fedlas.contract.scores import WantedPromise
 
 
@@ -278,6 +279,7 @@ class ScoresOptions(TypedDict, total=False):
             `{"recall": 0.9}`, with a `confidence`.
         slice: the column whose values get thresholds of their own.
         valid_for: the version of score, judge or prompt that it holds for.
+        accept_warnings: codes of warnings that are not to end the fit.
         publish_as: the name that answers with it, if its promise is kept.
     """
 
@@ -290,6 +292,7 @@ class ScoresOptions(TypedDict, total=False):
     promise: Mapping[str, float] | None
     slice: str | None
     valid_for: str | None
+    accept_warnings: Sequence[WarningCode] | None
     publish_as: str | None
 
 

@@ -153,6 +153,23 @@ def _checked_priors(value: dict[str, float] | None) -> dict[str, float] | None:
 GivenPriors = Annotated[dict[str, float] | None, AfterValidator(_checked_priors)]
 
 
+#: The warnings that are certain enough to end a job or a fit, unless it accepts them.
+WarningCode = Literal[
+    "label_order",
+    "labels_from_one",
+    "input_scale",
+    "input_channels",
+    "input_columns",
+    "input_tokens",
+    "constant_answers",
+    "constant_column",
+    "softmax_twice",
+    "worse_than_frequencies",
+    "training_rows",
+    "few_rows",
+]
+
+
 class ScoresOptions(Document):
     """The options of a file of scores."""
 
@@ -171,6 +188,9 @@ class ScoresOptions(Document):
     slice: str | None = Field(None, max_length=200, description="The column whose values get thresholds of their own.")
     valid_for: str | None = Field(
         None, max_length=200, description="The version of score, judge or prompt; answers to another one are `stale`."
+    )
+    accept_warnings: list[WarningCode] = Field(
+        default_factory=list, max_length=20, description="Codes of warnings that shall not end the fit."
     )
     publish_as: PublishedName | None = Field(
         None, description="The name that answers with it, if its promise is kept; of one score or several signals."

@@ -137,9 +137,17 @@ JOB_CODES = {
     "preprocessing_mismatch": "Rows do not fit the model's `preprocessing`.",
     "preprocessing_needed": "Rows are images, and the model has no `preprocessing`.",
     "provenance_needed": "The dataset lacks a word on which rows the model was trained on.",
-    "softmax_twice": "The graph takes the softmax of probabilities.",
-    "warning_not_given": "`accept_warnings` names a warning that this job does not give.",
+    "softmax_twice": "The softmax is taken of probabilities.",
+    "training_rows": "The model has probably been trained on the rows that calibrate.",
+    "warning_not_given": "`accept_warnings` names a warning that there is not.",
+    "worse_than_frequencies": "The answers tell nothing of the labels.",
 }
+
+#: Codes of jobs that scores are refused with, too.
+REFUSED_SCORES = (
+    *("class_priors_mismatch", "label_order", "labels_from_one", "softmax_twice", "training_rows", "warning_not_given"),
+    "worse_than_frequencies",
+)
 
 #: Work of any kind, when it does not come to its end.
 WORK_CODES = {

@@ -332,6 +332,7 @@ class CalibratorRecord(UploadedRecord):
     )
     split_shares: SplitShares | None = Field(None, description="Shares as sent, where splits are drawn by them.")
     num_samples: int | None = Field(None, description="The number of rows that were sent.")
+    warnings: list[Notice] = Field(default_factory=list, description="Findings that look wrong with scores or labels.")
     report: JsonObject | None = Field(None, description="An excerpt of the report; `report_url` leads to the whole.")
     report_url: str | None = Field(None, description="The path of the report; null before the end.")
 

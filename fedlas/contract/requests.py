@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from fedlas.contract.base import OPEN, PublishedName, Reference, Strict
-from fedlas.contract.options import AnswerOptions, GivenPriors
+from fedlas.contract.options import AnswerOptions, GivenPriors, WarningCode
 from fedlas.contract.webhooks import parse_secret, parse_url
 
 Method = Literal[
@@ -23,20 +23,6 @@ Method = Literal[
     "cross_entropy",
     "post_hoc",
     "temperature",
-]
-
-#: The warnings that are certain enough to fail a job, unless it accepts them.
-WarningCode = Literal[
-    "label_order",
-    "labels_from_one",
-    "input_scale",
-    "input_channels",
-    "input_columns",
-    "input_tokens",
-    "constant_answers",
-    "constant_column",
-    "softmax_twice",
-    "few_rows",
 ]
 
 PublishWhen = Literal["calibrated", "significant", "always"]

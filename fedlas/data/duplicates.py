@@ -20,7 +20,7 @@ from scipy.special import betainc
 from fedlas.contract.profiles import Notice
 from fedlas.data.arrays import MEMORY_BYTES, pieces, read_arrays, write_arrays
 from fedlas.data.dataset import MIN_SPLIT_ROWS, SPLITS, Array, Dataset, Integers
-from fedlas.data.prepared import load_dataset, save_dataset
+from fedlas.data.prepared import ImageColumn, load_dataset, save_dataset
 from fedlas.data.splits import SET_ASIDE
 from fedlas.errors import BadDataset
 
@@ -55,6 +55,37 @@ def _mixed(piece: Array, width: int) -> NDArray[np.uint64]:
         mixed *= np.uint64(factor)
     mixed ^= mixed >> np.uint64(33)
     return mixed
+
+
+#: Where more of the equal rows differ in their labels, and more rows have no twin, rows repeat by nature, as codes and
+#: counts do; and where rows have fewer patterns, of which hardly any would be left to judge the others.
+_MIXED = 0.1
+_SINGLE = 0.01
+_PATTERNS = 0.1
+#: A model that is sure gives many rows the same scores: there at most half of the rows may have no twin.
+_SINGLE_SCORES = 0.5
+
+
+def copied_rows(inputs: Mapping[str, Array], targets: Integers, *, scores: bool = False) -> Integers | None:
+    """The pattern (N,) of each row where equal rows are copies, None where there are none or they repeat by nature.
+
+    >>> copied_rows({"x": np.array([[1.0], [2.0], [1.0]])}, np.array([0, 1, 0])).tolist()
+    [0, 1, 0]
+    """
+    arrays = [_of_images(array) if isinstance(array, ImageColumn) else array for array in inputs.values()]
+    _, patterns, counts = np.unique(row_digests(arrays), return_inverse=True, return_counts=True)
+    one = np.zeros(len(counts), np.int64)
+    one[patterns] = targets  # of any of its rows
+    mixed = np.zeros(len(counts), bool)
+    mixed[patterns[targets != one[patterns]]] = True
+    single, repeated = float((counts == 1).sum() / len(targets)), counts > 1
+    if not repeated.any() or len(counts) < _PATTERNS * len(targets) or (scores and single > _SINGLE_SCORES):
+        return None
+    return None if single > _SINGLE and mixed[repeated].mean() > _MIXED else patterns
+
+
+def _of_images(images: ImageColumn) -> Array:
+    return np.array([int.from_bytes(blake2b(image, digest_size=8).digest()) for image in images], np.uint64)
 
 
 Digests: TypeAlias = NDArray[np.uint64]

@@ -23,6 +23,7 @@ from fedlas.data.columns import (
     read_weights,
 )
 from fedlas.data.dataset import MIN_SPLIT_ROWS, SEEN_BY_MODEL, SPLITS, Array, Dataset, Integers
+from fedlas.data.duplicates import copied_rows
 from fedlas.data.file_format import told_format
 from fedlas.data.formats.csv import CsvReader
 from fedlas.data.formats.image_folder import FILE_NAME, ImageFolderReader
@@ -49,6 +50,9 @@ _TOLERATED = "a batch fails on such rows, or with errors=column they have an err
 _CLASS_NAMES = "class_names"
 #: Codes of what is wrong with a column, beside which the names of all are said.
 _OF_COLUMNS = ("non_numeric_column", "non_finite", "bad_labels")
+#: Fewer copies are kept in one split, too, but make no interval shorter than by a twentieth.
+_FEW_COPIES = 0.1
+_TOGETHER = "copies are kept in one split, and intervals count them as one"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,13 +170,22 @@ def build_dataset(
     labels = read_labels(roles.label, named[roles.label], class_names)
     groups = read_groups(roles.group, named[roles.group]) if roles.group is not None else None
     weights = read_weights(roles.weight, named[roles.weight]) if roles.weight is not None else None
-    splits = _splits(named, roles, labels, groups, split_seed, shares)
+    copies = (
+        copied_rows(columns.inputs, labels.targets, scores=not trains)
+        if roles.split is None and groups is None
+        else None
+    )
+    splits = _splits(named, roles, labels, groups if copies is None else copies, split_seed, shares)
+    repeated = 0 if copies is None else len(copies) - len(np.unique(copies))
+    told = []
+    if repeated > _FEW_COPIES * len(splits):
+        groups, told = copies, [f"{repeated:,} of {len(splits):,} rows are copies of others: {_TOGETHER}"]
     thinning: list[str] = []
     if weights is not None and roles.weight is not None:
         splits, thinning = _thinned(splits, weights, roles.weight, split_seed)
     ids, warnings = read_ids(roles.id, named[roles.id]) if roles.id is not None else (None, [])
     seen, more = _provenance(seen_by_model, given=roles.split is not None)
-    warnings = [*roles.warnings, *columns.warnings, *warnings, *thinning, *more]
+    warnings = [*roles.warnings, *columns.warnings, *warnings, *told, *thinning, *more]
     return Dataset(
         inputs=columns.inputs,
         targets=labels.targets,

@@ -90,7 +90,7 @@ def read_scores(
     check_lengths({**named, matrix.kind: matrix.values}, chosen.label)
     if (rows := len(matrix.values)) > MAX_ROWS:
         raise BadDataset("too_many_rows", f"{rows} rows were sent, at most {MAX_ROWS} are answered at once")
-    matrix, warnings = _checked(_in_order(matrix, class_names))
+    matrix, warnings = _checked(_in_order(matrix, class_names)), []
     if unused := [name for name in columns if name not in taken and name not in matrix.columns]:
         warnings.append(f"These columns were not used: {', '.join(unused[:20])}.")
     names = matrix.names or _numbered(named[chosen.label], matrix)
@@ -205,8 +205,8 @@ def _in_order(matrix: _Matrix, class_names: Sequence[str] | None) -> _Matrix:
     return replace(matrix, values=matrix.values[:, order], names=list(class_names))
 
 
-def _checked(matrix: _Matrix) -> tuple[_Matrix, list[str]]:
-    """Scores as finite float32, and a sentence where logits look like probabilities."""
+def _checked(matrix: _Matrix) -> _Matrix:
+    """Scores as finite float32; BadDataset for others."""
     if matrix.values.dtype.kind not in "biuf":
         raise BadDataset("bad_scores", f"the scores hold {matrix.values.dtype}, not numbers")
     values = matrix.values.astype(np.float64)
@@ -225,15 +225,14 @@ def _checked(matrix: _Matrix) -> tuple[_Matrix, list[str]]:
     }
     faulty = next((words for words, bad in faults.items() if bad.any()), None)
     if matrix.kind == "logits":
-        odd = "Every row of the logits is positive and sums to 1: if they are probabilities, send them as such."
-        return replace(matrix, values=rounded), [] if faulty else [odd]
+        return replace(matrix, values=rounded)
     if faulty:
         bad = faults[faulty]
         row = int(np.flatnonzero(bad)[0])
         shown = ", ".join(f"{value:.6g}" for value in values[row, :10])
         message = f"the probabilities are {faulty} in row {row} (counted from 0): {shown}"
         raise BadDataset("not_probabilities", f"{message}; {int(bad.sum())} of {len(bad)} rows are so")
-    return replace(matrix, values=rounded), []
+    return replace(matrix, values=rounded)
 
 
 def _numbered(labels: Array, matrix: _Matrix) -> list[str] | None:

@@ -7,8 +7,4 @@ evidence and, where one explains the labels, the remedy.
 
 from fedlas.extras import require
 
-require("library", "torch", "onnx", "pydantic")
-
-from fedlas.preconditions.examination import Examined, examine, require_accepted
-
-__all__ = ["Examined", "examine", "require_accepted"]
+require("arrays", "numpy", "pydantic", "scipy")

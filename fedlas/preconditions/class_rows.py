@@ -1,4 +1,4 @@
-"""The check of rows and classes: one class, contradicting labels, a label in disguise, a softmax of a softmax."""
+"""The check of rows and classes: one class, contradicting labels, a label in disguise, a copied row."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 from fedlas.contract.profiles import Notice
 from fedlas.data import Dataset
 from fedlas.data.dataset import Array, Floats, Integers
-from fedlas.data.duplicates import row_digests
+from fedlas.data.duplicates import copied_rows, row_digests
 from fedlas.data.labels import missing_classes
 from fedlas.documents import first_names, shortened
-from fedlas.preconditions.trials import Examined
+from fedlas.preconditions.trials import Answers, Examined
 
 #: Tables of codes and whole numbers have conflicts by nature: one row of nine of the US census's incomes. From this
 #: share on, of rows that few others equal, they are a mistake; of images from the other.
@@ -45,9 +45,6 @@ _FAR = 0.15
 _NEAR = 0.03
 _TIMES = 20.0
 _MAX_SHARE = 0.5
-#: How far the scores of a row may sum to something else than 1; rows with which no scores do so by chance.
-MAX_ROUNDING = 1e-4
-MIN_ROWS = 10
 
 
 def conflicting_rows(examined: Examined) -> list[Notice]:
@@ -156,10 +153,38 @@ def class_rows(examined: Examined) -> list[Notice]:
         *few_rows(examined),
         *missing_classes(examined.dataset),
         *conflicting_rows(examined),
+        *copies_across_splits(examined),
         *leaking_column(examined),
         *class_shares(examined),
         *few_groups(examined),
     ]
+
+
+def rows_of_scores(answers: Answers) -> list[Notice]:
+    """Notices of the rows of scores, whose inputs are not known."""
+    return [
+        *missing_classes(answers.dataset),
+        *copies_across_splits(answers),
+        *class_shares(answers),
+        *few_groups(answers),
+    ]
+
+
+def copies_across_splits(examined: Answers) -> list[Notice]:
+    """`copied_rows`, where rows of given splits that judge or promise are copies of calibration rows."""
+    dataset = examined.dataset
+    copies = None if dataset.drawn else copied_rows(dataset.inputs, dataset.targets, scores=type(examined) is Answers)
+    if copies is None:
+        return []
+    known = copies[dataset.rows("calibration")]
+    found = {name: int(np.isin(copies[dataset.rows(name)], known).sum()) for name in ("guarantee", "test")}
+    counts = {name: count for name, count in found.items() if count}
+    said = " and ".join(f"{count:,} of {len(dataset.rows(split)):,} {split} rows" for split, count in counts.items())
+    message = (
+        f"{said} are copies of calibration rows: what is measured and promised on them is too good. The splits stay as "
+        "they were sent: leave the copies out, or send no splits, and copies are kept together."
+    )
+    return [Notice(code="copied_rows", message=message, evidence={"copies": counts})] if counts else []
 
 
 def few_rows(examined: Examined) -> list[Notice]:
@@ -179,7 +204,7 @@ def few_rows(examined: Examined) -> list[Notice]:
     ]
 
 
-def class_shares(examined: Examined) -> list[Notice]:
+def class_shares(examined: Answers) -> list[Notice]:
     """`class_shares`, where declared priors look like a mistake."""
     if examined.class_priors is None:
         return []
@@ -203,7 +228,7 @@ def class_shares(examined: Examined) -> list[Notice]:
     ]
 
 
-def few_groups(examined: Examined) -> list[Notice]:
+def few_groups(examined: Answers) -> list[Notice]:
     """`few_groups`, where the test rows are of so few groups that no gain could be shown."""
     groups = examined.dataset.groups_of("test")
     if groups is None or (num_groups := len(np.unique(groups))) >= _MIN_GROUPS:
@@ -240,23 +265,3 @@ def _distance(shares: Floats, priors: Floats) -> float:
 
 def _by_name(names: Sequence[str], values: Floats) -> dict[str, float]:
     return {name: round(float(value), 6) for name, value in zip(first_names(names), values, strict=False)}
-
-
-def softmax_twice(examined: Examined) -> list[Notice]:
-    """`softmax_twice`, where in every row the scores lie between 0 and 1 and sum to 1, as no logits do."""
-    scores = examined.logits.astype(np.float64)
-    if len(scores) < MIN_ROWS or not (np.abs(scores.sum(axis=1) - 1) <= MAX_ROUNDING).all() or scores.min() < 0:
-        return []
-    most = np.e / (np.e + examined.num_classes - 1)
-    return [
-        Notice(
-            code="softmax_twice",
-            message="The scores before the softmax at the end of the graph are probabilities already: in all "
-            f"{len(scores):,} "
-            f"calibration rows they lie between 0 and 1 and sum to 1. So the softmax is taken twice, and no answer can "
-            f"be surer than {100 * most:.1f} %: export the scores before the first softmax, or the graph without the "
-            "second.",
-            evidence={"rows": len(scores), "most_confidence": round(float(most), 6)},
-            severity="error",
-        )
-    ]

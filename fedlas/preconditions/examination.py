@@ -4,30 +4,46 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from fedlas.contract.profiles import Notice
 from fedlas.errors import PreconditionFailed
-from fedlas.preconditions.class_rows import class_rows, softmax_twice
-from fedlas.preconditions.inputs import inputs
+from fedlas.preconditions.answers import learnt_by_heart, one_hot_answers, softmax_twice, worse_than_frequencies
+from fedlas.preconditions.class_rows import class_rows, rows_of_scores
 from fedlas.preconditions.label_order import label_order
-from fedlas.preconditions.trials import Examined
+from fedlas.preconditions.trials import Answers, Examined
 
-__all__ = ["Examined", "examine", "require_accepted"]
-Check: TypeAlias = Callable[[Examined], list[Notice]]
+__all__ = ["Answers", "Examined", "examine", "require_accepted"]
+Check: TypeAlias = Callable[[Any], Iterable[Notice]]
 _LOG = logging.getLogger("fedlas.preconditions")
 #: The code of an acceptance without a warning.
 NOT_GIVEN = "warning_not_given"
 _ORDERS = ("label_order", "labels_from_one")
 #: How much more accurate answers are with a remedy of the inputs that makes another order of the classes needless.
 _CLEARLY = 0.02
-#: In this order; what explains all the rest comes first.
-CHECKS: tuple[Check, ...] = (label_order, softmax_twice, inputs, class_rows)
 
 
-def examine(examined: Examined) -> tuple[Notice, ...]:
+def inputs(examined: Examined) -> list[Notice]:
+    """The check of the inputs, which loads PyTorch."""
+    from fedlas.preconditions.inputs import inputs
+
+    return inputs(examined)
+
+
+#: In this order; what explains all the rest comes first. Scores have no inputs.
+CHECKS: tuple[Check, ...] = (label_order, softmax_twice, learnt_by_heart, inputs, class_rows)
+CHECKS_OF_SCORES: tuple[Check, ...] = (
+    *(label_order, softmax_twice, one_hot_answers, learnt_by_heart),
+    *(worse_than_frequencies, rows_of_scores),
+)
+
+
+def examine(examined: Answers) -> tuple[Notice, ...]:
     """The notices of all checks, one for each mistake."""
-    notices = [notice for check in CHECKS for notice in _checked(check, examined)]
+    checks = CHECKS if isinstance(examined, Examined) else CHECKS_OF_SCORES
+    notices = [notice for check in checks for notice in _checked(check, examined)]
+    if any(notice.code in _ORDERS for notice in notices):  # another order explains why the present one tells nothing
+        notices = [notice for notice in notices if notice.code != "worse_than_frequencies"]
     explained = max((_number(notice, "accuracy_after") for notice in notices), default=0.0)
     # Wrong inputs leave answers that some other order of the classes always fits better, but never as well.
     return tuple(
@@ -37,10 +53,10 @@ def examine(examined: Examined) -> tuple[Notice, ...]:
     )
 
 
-def _checked(check: Check, examined: Examined) -> list[Notice]:
+def _checked(check: Check, examined: Answers) -> list[Notice]:
     """The notices of one check; one that fails is a defect of ours, and no reason to refuse a job."""
     try:
-        return check(examined)
+        return list(check(examined))
     except Exception:
         _LOG.exception("a check of model and dataset has failed: %s", check.__name__)
         return []
@@ -49,6 +65,11 @@ def _checked(check: Check, examined: Examined) -> list[Notice]:
 def _number(notice: Notice, name: str) -> float:
     value = notice.evidence.get(name, 0.0)
     return float(value) if isinstance(value, int | float) else 0.0
+
+
+def may_promise(warnings: Iterable[Notice]) -> bool:
+    """False for rows that trained, of which what is measured says nothing of others."""
+    return all(notice.code != "training_rows" for notice in warnings)
 
 
 def require_accepted(notices: Sequence[Notice], accepted: Iterable[str]) -> tuple[Notice, ...]:

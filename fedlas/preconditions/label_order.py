@@ -22,9 +22,9 @@ from fedlas.contract.profiles import Notice
 from fedlas.data.dataset import Floats, Integers
 from fedlas.documents import Severity, first_names
 from fedlas.metrics.betting_intervals import BoundedMean
-from fedlas.preconditions.trials import Examined
+from fedlas.preconditions.trials import Answers, Examined
 
-Scores = NDArray[np.float32]
+Scores = NDArray[np.floating]
 #: Classes beyond these, by their number of rows, are left as they are: the assignment takes the cube of their number.
 _MAX_CLASSES = 1000
 #: The gain of classes that take another output, in recall and against chance, at which they are looked at further.
@@ -205,7 +205,7 @@ def _that_gain(labels: Integers, outputs: Integers, after: Floats, before: Float
     return np.where(holds[chains], outputs, labels)
 
 
-def label_order(examined: Examined) -> list[Notice]:
+def label_order(examined: Answers) -> list[Notice]:
     """`labels_from_one` or `label_order`, where another order of the classes explains the labels far better."""
     logits, targets = examined.logits, examined.targets
     weights, groups = examined.dataset.weights_of("calibration"), examined.dataset.groups_of("calibration")
@@ -235,7 +235,7 @@ def _severity(order: Order | None) -> Severity | None:
     return "error" if (certain or guesses) and order.p_value <= _CERTAIN_AT else "warning"
 
 
-def _notice(examined: Examined, order: Order, severity: Severity) -> Notice:
+def _notice(examined: Answers, order: Order, severity: Severity) -> Notice:
     dataset, targets, names = examined.dataset, examined.targets, examined.dataset.class_names
     counts = np.bincount(dataset.targets, minlength=examined.num_classes)
     labels = dataset.label_names or names
@@ -306,12 +306,15 @@ def _short(name: str) -> str:
     return name if len(name) <= _SHOWN_LETTERS else f"{name[: _SHOWN_LETTERS - 1]}…"
 
 
-def _remedy(examined: Examined, likely: Sequence[str]) -> str:
+def _remedy(examined: Answers, likely: Sequence[str]) -> str:
     if examined.dataset.label_names:
         return (
             "Send labels in the model's numbering; or labels that are names, and class_names=… with the model in the "
             "order of its outputs"
         )
+    if not isinstance(examined, Examined):
+        names = ", ".join(map(_short, likely[:_SHOWN_NAMES]))
+        return f"Put the columns of the scores into the order of the labels; now they are probably {names}"
     names = ",".join(map(_short, likely[:_SHOWN_NAMES])) + (",…" if len(likely) > _SHOWN_NAMES else "")
     remedy = f"Send class_names=… with the model in the order of its outputs, probably {names}"
     if examined.dataset.matched_by == "name":

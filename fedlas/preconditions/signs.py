@@ -11,30 +11,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedlas.contract.profiles import Notice
-from fedlas.data.dataset import Array, Integers
+from fedlas.data.dataset import Array
 from fedlas.documents import shortened
 from fedlas.importers import GraphClassifier
+from fedlas.preconditions.answers import COMMON_CLASS, worse_than_frequencies
 from fedlas.preconditions.graph_statistics import Expected, far_columns, standardised_columns
 from fedlas.preconditions.remedy import channel_axis, column_name
-from fedlas.preconditions.trials import Examined, Trials, chance_of_gain, class_frequencies, matched_loss, row_losses
+from fedlas.preconditions.trials import Examined, Trials
 
 #: Rows that are looked at; how many deviations the median channel may be off, and how many times wider or narrower.
 _ROWS = 32
 _FAR_SHIFT = 6.0
 _FAR_RATIO = 8.0
-#: Answers whose logits differ by less are the same; a class that all rows get is suspicious below this share of labels.
+#: Answers whose logits differ by less are the same;
 _SAME = 1e-5
-_COMMON_CLASS = 0.5
-#: Information (share of the labels' entropy) that is none; the level at which a loss is worse than the frequencies'.
-_NO_INFORMATION = 0.02
-_WORSE = 1e-4
-#: The gain in log-likelihood that chance explains; the kappa that answers of absurd confidence have at least.
-_CHANCE = 3.0
-_SATURATED = 0.04
 #: Sources that say where columns should lie.
 _SOURCES = {
     "trees": "the model's own thresholds say",
@@ -42,10 +35,6 @@ _SOURCES = {
     "batch_norm": "the model's own BatchNormalization says",
     "others": "the other columns, which are standardised, let expect",
 }
-#: Scores that are compared with the class frequencies, and those whose best temperature is sought in a hundred passes.
-_MAX_SCORES = 4_000_000
-_MAX_MATCHED = 200_000
-_MIN_MATCHED = 50
 
 
 def batch_statistics(classifier: GraphClassifier, trials: Trials) -> tuple[float, float] | None:
@@ -150,7 +139,7 @@ def same_answers(examined: Examined) -> Iterator[Notice]:
         yield Notice(
             code="constant_answers", message=message, evidence={"rows": len(targets), "classes": 1}, severity="error"
         )
-    elif len(answered) == 1 and np.bincount(targets).max() < _COMMON_CLASS * len(targets):
+    elif len(answered) == 1 and np.bincount(targets).max() < COMMON_CLASS * len(targets):
         share = float((targets == answered[0]).mean())
         name = shortened(examined.dataset.class_names[int(answered[0])])
         yield Notice(
@@ -161,49 +150,3 @@ def same_answers(examined: Examined) -> Iterator[Notice]:
             evidence={"rows": len(targets), "classes": 1, "class": name, "share": share},
             severity="error",
         )
-
-
-def worse_than_frequencies(examined: Examined) -> Iterator[Notice]:
-    """`worse_than_frequencies`, where answers tell nothing of the labels, and are surer than the class frequencies."""
-    from scipy.special import log_softmax
-
-    answered = examined.logits.argmax(axis=1)
-    if _kappa(answered, examined.targets, examined.num_classes) > _SATURATED:
-        return
-    frequencies = class_frequencies(examined.targets, examined.num_classes)
-    rows = _some(len(examined.targets), max(_MIN_MATCHED, _MAX_SCORES // examined.num_classes))
-    logits, targets = examined.logits[rows], examined.targets[rows]
-    known = -np.log(frequencies)[targets]
-    own = -log_softmax(np.nan_to_num(logits.astype(np.float64)), axis=1)[np.arange(len(rows)), targets]
-    if chance_of_gain(own - known) >= _WORSE or _tell(logits, targets, frequencies):
-        return
-    accuracy = float((answered == examined.targets).mean())
-    yield Notice(
-        code="worse_than_frequencies",
-        message=f"the answers tell nothing of the labels: their log loss is {own.mean():.3g}, that of the class "
-        "frequencies "
-        f"{known.mean():.3g} (accuracy {100 * accuracy:.1f} %); check how the inputs are prepared, and the labels",
-        evidence={"nll": float(own.mean()), "frequencies_nll": float(known.mean()), "accuracy": accuracy},
-    )
-
-
-def _some(count: int, most: int) -> Integers:
-    return np.sort(np.random.default_rng(0).permutation(count)[:most])
-
-
-def _tell(logits: NDArray[np.float32], targets: Integers, frequencies: NDArray[np.float64]) -> bool:
-    """True where answers explain the labels at their best temperature, or by the frequencies of the classes."""
-    rows = _some(len(targets), max(_MIN_MATCHED, _MAX_MATCHED // len(frequencies)))
-    logits, targets = logits[rows], targets[rows]
-    known = float(-np.log(frequencies)[targets].mean())
-    # Even a good classifier says little about a rare class: there, what chance does not explain is enough.
-    little = _CHANCE / len(targets) if frequencies.max() > _COMMON_CLASS else _NO_INFORMATION * known
-    losses = float(row_losses(logits, targets, frequencies).mean()), matched_loss(logits, targets, frequencies)
-    return min(losses) < known - little
-
-
-def _kappa(answered: Integers, targets: Integers, num_classes: int) -> float:
-    """Cohen's kappa, which absurdly confident answers (naive Bayes) may have although no temperature mends them."""
-    shares = [np.bincount(classes, minlength=num_classes) / len(targets) for classes in (answered, targets)]
-    chance = float(shares[0] @ shares[1])
-    return (float((answered == targets).mean()) - chance) / (1 - chance) if chance < 1 else 0.0

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +19,10 @@ from scipy.special import log_softmax, stdtr
 
 from fedlas.data import Dataset
 from fedlas.data.dataset import Array, Floats, Integers
-from fedlas.importers import GraphClassifier
 from fedlas.preconditions.remedy import Change, Remedy, Rows
-from fedlas.training.fit import predict_logits
+
+if TYPE_CHECKING:  # scores are examined without PyTorch
+    from fedlas.importers import GraphClassifier
 
 #: Inverse temperatures for logits of unit spread; 0 leaves only the frequencies.
 _SCALES = (0.0, *np.geomspace(0.1, 60, 12))
@@ -149,21 +151,18 @@ def best_order(logits: NDArray[np.float32], targets: Integers) -> Integers:
     return np.asarray(assignment) if confusion[order, assignment].sum() > confusion.trace() else order
 
 
-@dataclass(frozen=True)
-class Examined:
-    """A classifier and the calibration rows that it has answered.
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """Calibration rows as they were answered, by a classifier that need not be at hand.
 
     Attributes:
         dataset: in the classifier's inputs and classes (`fedlas.data.align`).
-        inputs: of the calibration rows, in the classifier's order, (N, ...) each.
         logits, targets: (N, K) and (N,) of these rows.
         class_priors: declared by class name, if any.
     """
 
-    classifier: GraphClassifier
     dataset: Dataset
-    inputs: Sequence[Array]
-    logits: NDArray[np.float32]
+    logits: NDArray[np.floating]
     targets: NDArray[np.int64]
     class_priors: Mapping[str, float] | None = None
 
@@ -171,8 +170,18 @@ class Examined:
     def num_classes(self) -> int:
         return int(self.logits.shape[1])
 
+
+@dataclass(frozen=True, kw_only=True)
+class Examined(Answers):
+    """A classifier and its answers; `inputs` are of the calibration rows, in the classifier's order, (N, ...) each."""
+
+    classifier: GraphClassifier
+    inputs: Sequence[Array]
+
     def answers(self, inputs: Sequence[Array]) -> NDArray[np.float32]:
         """Logits (M, K) of the classifier for other inputs (M, ...), to try a remedy."""
+        from fedlas.training.fit import predict_logits
+
         return predict_logits(self.classifier, list(inputs))[0]
 
 
@@ -201,7 +210,9 @@ class Finding:
     def tames(self) -> bool:
         """True where the remedy explains the confidence: wild without it, not with it, as right as before."""
         tamed = is_wild(self.temperature) and not is_wild(self.temperature_after)
-        return self.remedy.scales and tamed and self.loss_after < (1 + SCREEN_GAIN) * self.loss
+        # Of answers that tell nothing, with the remedy or without, any temperature is as good as any other.
+        told = self.loss_after < (1 - _SOMETHING) * self.entropy
+        return self.remedy.scales and tamed and told and self.loss_after < (1 + SCREEN_GAIN) * self.loss
 
 
 def is_wild(temperature: float) -> bool:

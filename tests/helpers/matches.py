@@ -10,7 +10,7 @@ import numpy as np
 from fedlas.data import SPLITS, Dataset
 from fedlas.data.dataset import Array
 from fedlas.importers import GraphClassifier
-from fedlas.preconditions import Examined
+from fedlas.preconditions.examination import Examined
 
 
 def examined(
@@ -39,11 +39,11 @@ def examined(
     )
     chosen = dataset.rows("calibration")
     return Examined(
-        cast(GraphClassifier, None),
-        dataset,
-        [array[chosen] for array in dataset.inputs.values()],
-        np.asarray(logits, np.float32)[chosen],
-        dataset.targets[chosen],
+        classifier=cast(GraphClassifier, None),
+        dataset=dataset,
+        inputs=[array[chosen] for array in dataset.inputs.values()],
+        logits=np.asarray(logits, np.float32)[chosen],
+        targets=dataset.targets[chosen],
         class_priors=class_priors,
     )
 

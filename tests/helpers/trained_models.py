@@ -15,7 +15,7 @@ from torch import nn
 from fedlas.data import SPLITS, Dataset
 from fedlas.data.dataset import Array
 from fedlas.importers import load_onnx
-from fedlas.preconditions import Examined
+from fedlas.preconditions.examination import Examined
 from fedlas.training.fit import predict_logits
 from tests.helpers.classical_models import save
 from tests.helpers.networks import export
@@ -46,7 +46,8 @@ class Trained:
             splits=np.full(len(self.targets), SPLITS.index("calibration"), np.int8),
             columns=self.columns,
         )
-        return Examined(classifier, dataset, inputs, predict_logits(classifier, inputs)[0], dataset.targets)
+        logits = predict_logits(classifier, inputs)[0]
+        return Examined(classifier=classifier, dataset=dataset, inputs=inputs, logits=logits, targets=dataset.targets)
 
 
 def digits(scale: float = 1 / 16) -> tuple[Array, Array]:

@@ -130,7 +130,10 @@ def fit_scores(order: ScoresOrder, files: Files, folder: Path, emit: Emit) -> Sc
     given = order.options.model_dump(include={"class_names", "roles", "split_shares"})
     dataset = read_scores(files["scores"], **given)
     options = CalibrationOptions(
-        method=order.options.method, class_priors=order.options.class_priors, evaluations_before=order.looks_before
+        method=order.options.method,
+        class_priors=order.options.class_priors,
+        evaluations_before=order.looks_before,
+        accept_warnings=order.options.accept_warnings,
     )
     calibration = calibrate_scores(
         ScoredRows.of(dataset),
@@ -161,6 +164,7 @@ def fit_scores(order: ScoresOrder, files: Files, folder: Path, emit: Emit) -> Sc
             num_samples=len(dataset),
             num_classes=len(dataset.class_names),
             class_names=dataset.class_names,
+            warnings=notice_documents(calibration.warnings),
             priors_input=PriorsInput.of(folder / "calibrator.onnx", priors_input(len(dataset.class_names))),
         ),
         onnx="calibrator.onnx",

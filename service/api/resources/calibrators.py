@@ -9,7 +9,7 @@ from fastapi.responses import FileResponse
 
 from fedlas.contract.base import JsonObject
 from fedlas.contract.options import ScoresPart
-from fedlas.contract.record_codes import DATASET_CODES, FILE_CODES, WORK_CODES
+from fedlas.contract.record_codes import DATASET_CODES, FILE_CODES, REFUSED_SCORES, WORK_CODES
 from fedlas.contract.records import FINAL, CalibratorRecord, RecordError
 from fedlas.contract.report import Report
 from fedlas.contract.scores import ScoreReport
@@ -36,6 +36,7 @@ _FIELDS = {
     "class_names_mismatch": "class_names",
     "bad_split_shares": "split_shares",
     "class_priors_mismatch": "class_priors",
+    "warning_not_given": "accept_warnings",
 }
 
 
@@ -63,7 +64,7 @@ def add_calibrator(unit: UnitOfWork, file: ReceivedFile, options: ScoresPart, st
         ScoresPart,
         *("invalid_roles", "invalid_split_shares", "invalid_class_names", "unknown_calibrator"),
         # A fit that fails within the request is its answer.
-        at={422: [*DATASET_CODES, *FILE_CODES, "class_priors_mismatch"], 500: [*WORK_CODES]},
+        at={422: [*DATASET_CODES, *FILE_CODES, *REFUSED_SCORES], 500: [*WORK_CODES]},
     ),
 )
 async def create_calibrator(request: Request, services: ServicesDep, key: IdempotencyKey = None) -> Response:

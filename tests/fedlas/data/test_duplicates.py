@@ -14,7 +14,8 @@ from fedlas.data import SPLITS, Dataset, align, load_dataset, save_dataset, with
 from fedlas.data import arrays as arrays_module
 from fedlas.data import duplicates as module
 from fedlas.data.arrays import read_arrays
-from fedlas.data.duplicates import MIN_LEFT, SeenRows, without_seen
+from fedlas.data.duplicates import MIN_LEFT, SeenRows, copied_rows, without_seen
+from fedlas.data.splits import draw_splits
 from fedlas.errors import BadDataset
 from tests.helpers.refusals import refusal
 
@@ -216,3 +217,22 @@ def test_what_is_left_of_large_arrays_lies_side_by_side(tmp_path: Path, monkeypa
     assert (inputs["x"] == dataset.inputs["x"][stayed]).all()
     assert (targets == dataset.targets[stayed]).all()
     assert left.in_file(left.rows("test")).tolist() == stayed.tolist()
+
+
+def test_copies_are_kept_in_one_split() -> None:
+    """Each row three times is drawn as a third of the rows; codes that repeat by nature, with other labels, are not."""
+    rng = np.random.default_rng(0)
+    rows, labels = np.repeat(rng.normal(size=(300, 4)), 3, axis=0), np.repeat(rng.integers(0, 2, 300), 3)
+    copies = copied_rows({"x": rows}, labels)
+    assert copies is not None
+    splits = draw_splits(labels, groups=copies)
+    assert (splits.reshape(300, 3) == splits[::3, None]).all()
+    assert copied_rows({"x": rng.integers(0, 3, (900, 4))}, rng.integers(0, 2, 900)) is None
+    assert copied_rows({"x": rng.integers(0, 5, (900, 4))}, rng.integers(0, 2, 900)) is None
+
+
+def test_few_scores_that_a_sure_model_repeats_are_no_copies() -> None:
+    """A forest gives many rows one answer: there most of the rows must have a twin."""
+    scores = np.random.default_rng(0).random((900, 2))
+    scores[:90] = (1, 0)
+    assert copied_rows({"probabilities": scores}, np.zeros(900, np.int64), scores=True) is None

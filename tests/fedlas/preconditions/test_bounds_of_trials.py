@@ -12,6 +12,7 @@ from onnx import helper
 
 from fedlas.importers import GraphClassifier
 from fedlas.importers.onnx.graph import Graph
+from fedlas.preconditions.answers import worse_than_frequencies
 from fedlas.preconditions.class_rows import leaking_column
 from fedlas.preconditions.column_remedies import (
     described_order,
@@ -22,7 +23,7 @@ from fedlas.preconditions.column_remedies import (
 )
 from fedlas.preconditions.graph_statistics import Expected, expected_inputs, vocabularies
 from fedlas.preconditions.inputs import search_columns
-from fedlas.preconditions.signs import same_answers, worse_than_frequencies
+from fedlas.preconditions.signs import same_answers
 from fedlas.preconditions.trials import Trials, best_order
 from tests.helpers.matches import examined
 

@@ -12,7 +12,8 @@ from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wi
 
 from fedlas.data import SPLITS
 from fedlas.data.duplicates import row_digests
-from fedlas.preconditions.class_rows import class_rows, conflicting_rows, leaking_column, softmax_twice
+from fedlas.preconditions.answers import softmax_twice
+from fedlas.preconditions.class_rows import class_rows, conflicting_rows, leaking_column
 from tests.helpers.matches import examined, gaussian_answers
 
 Array = NDArray[Any]

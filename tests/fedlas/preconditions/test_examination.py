@@ -9,7 +9,8 @@ import pytest
 
 from fedlas.contract.profiles import Notice
 from fedlas.errors import PreconditionFailed
-from fedlas.preconditions import Examined, examination, examine, require_accepted
+from fedlas.preconditions import examination
+from fedlas.preconditions.examination import Examined, examine, require_accepted
 from tests.helpers.matches import examined, gaussian_answers
 
 ERROR = Notice(code="label_order", message="the order is another", severity="error")

@@ -16,7 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 from fedlas.contract.profiles import Notice
-from fedlas.preconditions import Examined, examine
+from fedlas.preconditions.examination import Examined, examine
 from fedlas.preconditions.inputs import inputs
 from tests.helpers import trained_models
 from tests.helpers.classical_models import save

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from fedlas.classifier import Classifier
-from fedlas.preconditions import Examined
+from fedlas.preconditions.examination import Examined
 from tests.helpers.gaussian_classes import CENTRES, network, words
 from tests.helpers.plan_orders import an_order
 from worker.inside.calibration import calibrate

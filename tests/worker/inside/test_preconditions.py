@@ -11,7 +11,7 @@ import pytest
 from sklearn.ensemble import RandomForestClassifier
 
 from fedlas.contract.events import WarningEvent
-from fedlas.contract.requests import WarningCode
+from fedlas.contract.options import WarningCode
 from fedlas.errors import BaselineMismatch, PreconditionFailed
 from tests.helpers.classical_models import save
 from tests.helpers.gaussian_classes import TRUTH, network, world
@@ -73,7 +73,14 @@ def test_expected_accuracy_is_missed_either_way(tmp_path: Path, expected: float)
 def test_every_error_can_be_accepted() -> None:
     """The codes of checks that may end a job are those that an order can name."""
     inputs = {"input_scale", "input_channels", "input_columns", "input_tokens", "constant_answers", "constant_column"}
-    assert {"label_order", "labels_from_one", "softmax_twice", "few_rows"} | inputs == set(get_args(WarningCode))
+    assert {
+        "label_order",
+        "labels_from_one",
+        "softmax_twice",
+        "few_rows",
+        "training_rows",
+        "worse_than_frequencies",
+    } | inputs == set(get_args(WarningCode))
 
 
 def test_copies_of_train_rows_do_not_judge(tmp_path: Path) -> None:
