@@ -266,7 +266,7 @@ def require_writable(path: Path | None, *suffixes: str) -> None:
         return
     if path.exists() and not path.is_file():  # a device would be replaced by a file
         what = "a folder" if path.is_dir() else "no ordinary file"
-        raise CommandError(f"{path}: is {what}; needed is the name of a file to write")
+        raise CommandError(f"{path}: is {what}; expected the name of a file to write")
     if suffixes and path.suffix not in suffixes:
         raise UsageError(f"{path}: the name must end in {' or '.join(suffixes)}")
     folder = path.absolute().parent

@@ -121,7 +121,7 @@ def body_of(inputs: Any, options: Mapping[str, Any]) -> Body:
     if isinstance(inputs, str | bytes) or not isinstance(inputs, Sequence):
         raise InvalidInput(
             "bad_inputs",
-            f"inputs are of type {type(inputs).__name__}; needed are rows: an array, a list, or a data frame",
+            f"inputs are of type {type(inputs).__name__}; expected rows: an array, a list, or a data frame",
         )
     _refuse_empty(len(inputs))
     return _json_body(_dumped(inputs), options)
@@ -132,7 +132,7 @@ def _array_body(inputs: Any, options: Mapping[str, Any]) -> Body:
         return _json_body(_dumped(_listed(inputs)), options)
     array = _numbers(numpy, inputs)
     if array.ndim == 0:
-        raise InvalidInput("bad_inputs", f"inputs are the single value {array}; needed is an array of rows")
+        raise InvalidInput("bad_inputs", f"inputs are the single value {array}; expected an array of rows")
     _refuse_empty(array.shape[0])
     if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
         return _json_body(_dumped(array.tolist()), options)
@@ -278,7 +278,7 @@ def _with_weights(graph: Sendable, folder: Path) -> Sendable:
     if names != [weights.name] or not weights.is_file():
         raise FileError(
             "external_data",
-            f"{graph.path} keeps its weights in {' and '.join(names)}; needed is one such file beside it, in "
+            f"{graph.path} keeps its weights in {' and '.join(names)}; expected one such file beside it, in "
             f"{graph.path.absolute().parent}, or one file that is written where both are: "
             f'onnx.save(onnx.load("{graph.path.name}"), "one.onnx")',
         )

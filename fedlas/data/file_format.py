@@ -32,7 +32,7 @@ _MAX_WALKED_BYTES = 1 << 26
 _WRITE_PARQUET = "write parquet: pandas.DataFrame.to_parquet or pyarrow.parquet.write_table"
 #: How files begin that are often taken for datasets, what they are, and what to do.
 _STRANGERS = (
-    (b"\x08", "an ONNX model", "needed are rows; were model and rows exchanged?"),
+    (b"\x08", "an ONNX model", "expected rows; were model and rows exchanged?"),
     (b"\x93NUMPY", "a single .npy array", "it has no labels; numpy.savez writes both"),
     (b"ARROW1", "an Arrow IPC (Feather) file", _WRITE_PARQUET),
     (b"FEA1", "a Feather file", _WRITE_PARQUET),
