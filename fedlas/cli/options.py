@@ -89,7 +89,7 @@ def class_names_of(text: str | None) -> list[str] | None:
     """Names between commas; None where none are given."""
     names = None if text is None else [name.strip() for name in text.split(",")]
     if names is not None and (len(names) < 2 or not all(names) or len({*names}) < len(names)):
-        raise UsageError(f"--class-names is {text!r:.80}; needed are two or more different names between commas")
+        raise UsageError(f"--class-names is {text!r:.80}; expected two or more different names between commas")
     return names
 
 

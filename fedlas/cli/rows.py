@@ -60,7 +60,7 @@ def read_rows(paths: Sequence[str]) -> Rows:
     [(path, content)] = contents
     rows = _parsed(content, "the pipe" if path == PIPE else path)
     if len(rows) == 0:
-        raise CommandError(f"{'the pipe' if path == PIPE else path} holds no rows; needed are {_FORMS}")
+        raise CommandError(f"{'the pipe' if path == PIPE else path} holds no rows; expected {_FORMS}")
     return rows
 
 

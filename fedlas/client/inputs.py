@@ -152,7 +152,7 @@ def _numbers(numpy: Any, inputs: Any) -> Any:
         inputs = inputs.filled(numpy.nan) if inputs.dtype.kind == "f" else inputs.data
     array = numpy.asarray(inputs)
     if array.dtype.kind not in "biufUSO":
-        raise InvalidInput("bad_inputs", f"inputs are an array of {array.dtype}; needed are numbers or texts")
+        raise InvalidInput("bad_inputs", f"inputs are an array of {array.dtype}; expected numbers or texts")
     return array.astype("float64") if array.dtype.kind == "f" and array.dtype.itemsize > 8 else array
 
 
@@ -327,9 +327,7 @@ def score_rows(scores: Any) -> list[Any]:
     columns = {name: _without_nan(_listed(values)) for name, values in named.items()}
     lengths = {len(values) if isinstance(values, list) else None for values in columns.values()}
     if len(lengths) != 1 or None in lengths:
-        raise InvalidInput(
-            "bad_inputs", f"found {scores!r:.80}; needed are scores, or columns of one length of signals"
-        )
+        raise InvalidInput("bad_inputs", f"found {scores!r:.80}; expected scores, or columns of one length of signals")
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     _refuse_empty(len(rows))
     return rows if isinstance(scores, Mapping) or hasattr(scores, "columns") else list(columns["score"])

@@ -268,7 +268,7 @@ class ServiceSettings(ServingSettings, RegistrySettings):
     def _are_not_guessed(cls, value: frozenset[str]) -> frozenset[str]:
         if short := [len(key) for key in value if len(key) < MIN_KEY_CHARACTERS]:
             raise ValueError(
-                f"a key has {min(short)} characters; needed are {MIN_KEY_CHARACTERS} or more, "
+                f"a key has {min(short)} characters; expected {MIN_KEY_CHARACTERS} or more, "
                 "such as `openssl rand -hex 24` makes"
             )
         return value

@@ -37,7 +37,7 @@ WORDS = {
 }
 #: Sentences of another language's grammar, which users have met; also in the texts of programs.
 PHRASES = {
-    "needed (?:is|are) (?:a|an|one|none|another|rows)": "expected",
+    "needed (?:is|are)": "expected",
     "veto(?:es)? what|comes? before it in line": "failed the checks",
     "it waits for a worker": "Waiting for a worker",
     "reported and not claimed": "the score that the verdict rests on",

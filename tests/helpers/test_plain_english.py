@@ -30,7 +30,7 @@ def test_a_source_is_read_for_openings_and_constants() -> None:
 def test_the_texts_of_a_program_are_read_for_phrases() -> None:
     """A sentence for users is one, also in parts; a docstring and a test are none."""
     source = 'def f(x):\n    """Needed is a file."""\n    return f"{x} is a folder, needed is a file"\n'
-    assert dict(in_source(source)) == {3: '"needed is a": write expected'}
+    assert dict(in_source(source)) == {3: '"needed is": write expected'}
     assert not list(in_source(source, with_constants=False))
 
 

@@ -304,7 +304,7 @@ def _fits(shape: Sequence[int], expected: Sequence[int | str]) -> bool:
 
 def _fail(code: str, spec: TensorSpec, given: str) -> NoReturn:
     needed = f"rows of shape {_shown(spec.row)} with dtype {spec.dtype}"
-    raise InvalidRequest(code, f"input {spec.name!r}: found {given}; needed are {needed}", field="inputs")
+    raise InvalidRequest(code, f"input {spec.name!r}: found {given}; expected {needed}", field="inputs")
 
 
 def _shown(shape: Sequence[int | str]) -> str:
