@@ -35,14 +35,14 @@ class Kind(NamedTuple):
 
     Attributes:
         start: a pattern of its first bytes.
-        rows: the remedy where rows are needed.
-        model: the remedy where a model is needed; empty where nobody takes such a file for one.
+        rows: the remedy if rows are expected.
+        model: the remedy if a model is expected; empty if nobody takes such a file for one.
         members: a folder or zip of this kind has all names of one of these sets.
     """
 
     what: str
     start: bytes
-    rows: str = "needed are rows; were model and rows exchanged?"
+    rows: str = "expected rows; were model and rows exchanged?"
     model: str = ""
     members: tuple[frozenset[str], ...] = ()
 
@@ -148,4 +148,4 @@ def of_folder(path: Path) -> str:
     """The sentence for a folder in place of a file: how to send what is in it."""
     if kind := kind_of(b"", [one.name for one in path.iterdir()]):
         return named(f"{path} is a folder with {kind.what}: {kind.model}", path)
-    return f"{path} is a folder, needed is a file; a folder of images is sent as a zip of it"
+    return f"{path} is a folder, expected a file; a folder of images is sent as a zip of it"

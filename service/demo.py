@@ -131,7 +131,7 @@ def _calibrate(console: Console, client: Client, folder: Path, *, short: bool) -
 def _print_table(console: Console, report: Json) -> None:
     rows = report["num_test_rows"]
     console.print(f"\n[bold]4.[/] Judged once on {rows:,} test rows, each value with its 95 % interval:\n")
-    table = Table(caption="* beside these the range that a perfectly calibrated model would score: the noise floor")
+    table = Table(caption="* brackets hold the range that a perfectly calibrated model would score: the noise floor")
     table.add_column("metric")
     for _, title in _MODELS:
         table.add_column(title, justify="right")

@@ -181,7 +181,7 @@ def _extra(extra: str) -> Line:
         return said(name, "skip", f"not installed: lacks {', '.join(lacking)}", command(extra))
     wrong = {name: needed[name] for name in needed if not needed[name].specifier.contains(_version(name) or "", True)}
     if wrong:
-        told = "; ".join(f"{name} {_version(name)}, needed is {wrong[name].specifier}" for name in sorted(wrong))
+        told = "; ".join(f"{name} {_version(name)}, expected {wrong[name].specifier}" for name in sorted(wrong))
         return said(name, "fail", f"not supported: {told}", command(extra))
     return said(name, "ok", "complete")
 

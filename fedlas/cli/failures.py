@@ -170,7 +170,7 @@ def _of_system(error: OSError) -> str:
     if error.errno == errno.ENOENT:
         return f"{name}there is no such file"
     if error.errno == errno.EISDIR:
-        return f"{name}is a folder; needed is a file"
+        return f"{name}is a folder; expected a file"
     if error.errno == errno.ENOSPC:
         return f"{name}no space is left on the disk, so the file could not be written"
     remedy = "; give this user the right, or name another place" if error.errno in (errno.EACCES, errno.EROFS) else ""

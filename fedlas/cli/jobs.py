@@ -29,7 +29,7 @@ _PLAN = (
     Column("model's confidence", "uploaded.confidence", percent),
     Column("minutes", "estimate.minutes"),
     Column("memory, bytes", "estimate.memory_bytes", count),
-    Column("smallest gain shown", "detectable_effect.gain"),
+    Column("smallest provable gain", "detectable_effect.gain"),
 )
 #: Endings of files that a report can be written to.
 FORMS = (".html", ".json")
@@ -94,7 +94,7 @@ def show_report(output: Output, report: Json, *, key: str) -> None:
         output.lines([key])
     else:
         first = [*report["advice"], *report["warnings"]]
-        output.lines([f"{report['verdict']}{', shown to be better than the upload' if report['significant'] else ''}"])
+        output.lines([f"{report['verdict']}{', significantly better than the upload' if report['significant'] else ''}"])
         output.lines(f"- {sentence}" for sentence in first)
         _figures(output, report)
         output.lines(f"- {sentence}" for sentence in report["summary"] if sentence not in first)
@@ -106,7 +106,7 @@ def _figures(output: Output, report: Json) -> None:
     rows = [[title, *(_figure(metrics[model][name]) for model, _ in _MODELS)] for name, title in _METRICS]
     if output.tables:
         output.table(titles, rows, whole=True)
-        output.lines(["* beside it the range that a perfectly calibrated model would score: the noise floor"])
+        output.lines(["* brackets hold the range that a perfectly calibrated model would score: the noise floor"])
     else:
         output.lines("\t".join(row) for row in (titles, *rows))
 
@@ -168,14 +168,16 @@ def _interrupted(session: Session, job_id: str) -> None:
     """Ask whether the job is to end, too; without an answer it goes on."""
     print(file=sys.stderr)
     try:
-        cancels = somebody_is_there() and agreed(f"Cancel {job_id}? It goes on otherwise.")
+        cancels = somebody_is_there() and agreed(f"Cancel {job_id}? Otherwise it continues.")
     except KeyboardInterrupt:
         cancels = False
     if cancels:
         session.client.jobs.cancel(job_id)
         print(f"{job_id} is being cancelled.", file=sys.stderr)
     else:
-        print(f"{job_id} goes on. To watch it again: {session.command_line('jobs', 'watch', job_id)}", file=sys.stderr)
+        print(
+            f"{job_id} continues. To watch it again: {session.command_line('jobs', 'watch', job_id)}", file=sys.stderr
+        )
 
 
 def plan(session: Session, fields: Mapping[str, Any], model: str, dataset: str) -> ExitCode:

@@ -65,7 +65,7 @@ def calibrate(
     if out is not None:
         write(out, calibration.save)
         output.note(
-            f"{out}: {'the calibrated model' if calibration.serves == 'calibrated' else 'the model as it came'}"
+            f"{out}: {'the calibrated model' if calibration.serves == 'calibrated' else 'the model, unchanged'}"
         )
     if report is not None:
         write(report, calibration.save_report)
@@ -178,7 +178,7 @@ def _opened(file: Path) -> onnxruntime.InferenceSession:
         not {"probabilities", "confidence"} <= {output.name for output in session.get_outputs()}
         or "class_names" not in session.get_modelmeta().custom_metadata_map
     ):
-        raise CommandError(f"{file} is no calibrated file: it has no output 'probabilities'; calibrate it first")
+        raise CommandError(f"{file} is not a calibrated file: it has no output 'probabilities'; calibrate it first")
     return session
 
 
@@ -191,16 +191,14 @@ def _ordered(rows: Rows, columns: list[str] | None, note: Callable[[str], None])
     if rows.header is None or not isinstance(rows.inputs, list):
         return rows
     if columns is None:
-        note("the model's file names no columns, so those of the csv file are taken in their order")
+        note("the model does not name its columns, so those of the csv file are used in their order")
         return rows
     if sorted(columns) != sorted(rows.header):
         missing, strange = sorted(set(columns) - set(rows.header)), sorted(set(rows.header) - set(columns))
         differences = "; ".join(
-            f"{word} {', '.join(names)}"
-            for word, names in (("missing are", missing), ("to be left out are", strange))
-            if names
+            f"{word} {', '.join(names)}" for word, names in (("missing", missing), ("leave out", strange)) if names
         )
-        raise CommandError(f"the columns of the csv file are not the model's: {differences or 'one stands twice'}")
+        raise CommandError(f"the columns of the csv file are not the model's: {differences or 'one occurs twice'}")
     places = [rows.header.index(name) for name in columns]
     return Rows([[row[place] for place in places] for row in rows.inputs])
 
@@ -218,7 +216,7 @@ def _feeds(session: onnxruntime.InferenceSession, rows: Rows) -> dict[str, NDArr
             raise CommandError(f"input {name!r}: the rows are no numbers of one shape") from None
         needed, shape = one.shape[1:], list(feeds[name].shape[1:])
         if len(needed) != len(shape) or any(isinstance(n, int) and n != f for n, f in zip(needed, shape, strict=True)):
-            raise CommandError(f"input {name!r}: found rows of shape {shape}; needed are rows of shape {needed}")
+            raise CommandError(f"input {name!r}: found rows of shape {shape}; expected rows of shape {needed}")
     return feeds
 
 

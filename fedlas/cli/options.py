@@ -98,7 +98,7 @@ def class_names_of(text: str | None) -> list[str] | None:
     """Names between commas; None where none are given."""
     names = None if text is None else [name.strip() for name in text.split(",")]
     if names is not None and (len(names) < 2 or not all(names) or len({*names}) < len(names)):
-        raise UsageError(f"--class-names is {text!r:.80}; needed are two or more different names between commas")
+        raise UsageError(f"--class-names is {text!r:.80}; expected two or more different names between commas")
     return names
 
 
@@ -277,7 +277,7 @@ def require_writable(path: Path | None, *suffixes: str) -> None:
         return
     if path.exists() and not path.is_file():  # a device would be replaced by a file
         what = "a folder" if path.is_dir() else "no ordinary file"
-        raise CommandError(f"{path}: is {what}; needed is the name of a file to write")
+        raise CommandError(f"{path}: is {what}; expected the name of a file to write")
     if suffixes and path.suffix not in suffixes:
         raise UsageError(f"{path}: the name must end in {' or '.join(suffixes)}")
     folder = path.absolute().parent

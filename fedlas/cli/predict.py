@@ -81,7 +81,7 @@ def _asked(session: Session, model: str, given: Rows, options: dict[str, Any]) -
         if session.client.models.get(model).columns:
             given = given.by_column()
         else:
-            session.output.note("the model's columns have no names, so those of the csv file are taken in their order")
+            session.output.note("the model does not name its columns, so those of the csv file are used in their order")
     options = {"probabilities": False, **options}
     parts = (given.part(begin, begin + _ROWS) for begin in range(0, len(given), _ROWS))
     return Predictions.joined([session.client.predict(model, part, **options) for part in parts]).raw

@@ -60,7 +60,7 @@ def read_rows(paths: Sequence[str]) -> Rows:
     [(path, content)] = contents
     rows = _parsed(content, "the pipe" if path == PIPE else path)
     if len(rows) == 0:
-        raise CommandError(f"{'the pipe' if path == PIPE else path} holds no rows; needed are {_FORMS}")
+        raise CommandError(f"{'the pipe' if path == PIPE else path} holds no rows; expected {_FORMS}")
     return rows
 
 
@@ -87,7 +87,7 @@ def _parsed(content: bytes, where: str) -> Rows:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise CommandError(f"{where} is no text and no npy file; needed are rows as {_FORMS}") from None
+        raise CommandError(f"{where} is no text and no npy file; expected rows as {_FORMS}") from None
     return _of_json(text, where) if text.lstrip()[:1] in ("[", "{") else _of_csv(text, where)
 
 

@@ -80,7 +80,7 @@ def require_free(session: Session, name: str | None, *, scores: bool) -> None:
     with suppress(NotFoundError, PermissionDeniedError):
         if name and isinstance(session.client.models.get(name).promise, ScorePromise) != scores:
             takes = "rows and no scores" if scores else "scores and no rows"
-            raise CommandError(f"publish_as is {name!r}, whose versions take {takes}; needed is another name")
+            raise CommandError(f"publish_as is {name!r}, whose versions take {takes}; expected another name")
 
 
 def _no_scores(file: str, roles: dict[str, str] | None) -> str:

@@ -120,7 +120,7 @@ def _checked(url: str) -> str:
     except ValueError:
         usable = False
     if not usable:
-        raise ConfigurationError("bad_url", f"{url!r} is no URL of a server; needed is one such as {DEFAULT_URL}")
+        raise ConfigurationError("bad_url", f"{url!r} is no URL of a server; expected one such as {DEFAULT_URL}")
     if parts.query or parts.fragment or parts.username is not None:
         message = f"{url!r} has more than a server and a path; the key belongs into FEDLAS_API_KEY or a profile"
         raise ConfigurationError("bad_url", message)

@@ -122,7 +122,7 @@ def body_of(inputs: Any, options: Mapping[str, Any]) -> Body:
     if isinstance(inputs, str | bytes) or not isinstance(inputs, Sequence):
         raise InvalidInput(
             "bad_inputs",
-            f"inputs are of type {type(inputs).__name__}; needed are rows: an array, a list, or a data frame",
+            f"inputs are of type {type(inputs).__name__}; expected rows: an array, a list, or a data frame",
         )
     _refuse_empty(len(inputs))
     return _json_body(_dumped(inputs), options)
@@ -133,7 +133,7 @@ def _array_body(inputs: Any, options: Mapping[str, Any]) -> Body:
         return _json_body(_dumped(_listed(inputs)), options)
     array = _numbers(numpy, inputs)
     if array.ndim == 0:
-        raise InvalidInput("bad_inputs", f"inputs are the single value {array}; needed is an array of rows")
+        raise InvalidInput("bad_inputs", f"inputs are the single value {array}; expected an array of rows")
     _refuse_empty(array.shape[0])
     if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
         return _json_body(_dumped(array.tolist()), options)
@@ -153,7 +153,7 @@ def _numbers(numpy: Any, inputs: Any) -> Any:
         inputs = inputs.filled(numpy.nan) if inputs.dtype.kind == "f" else inputs.data
     array = numpy.asarray(inputs)
     if array.dtype.kind not in "biufUSO":
-        raise InvalidInput("bad_inputs", f"inputs are an array of {array.dtype}; needed are numbers or texts")
+        raise InvalidInput("bad_inputs", f"inputs are an array of {array.dtype}; expected numbers or texts")
     return array.astype("float64") if array.dtype.kind == "f" and array.dtype.itemsize > 8 else array
 
 
@@ -283,7 +283,7 @@ def _with_weights(graph: Sendable, folder: Path) -> Sendable:
     if names != [weights.name] or not weights.is_file():
         raise FileError(
             "external_data",
-            f"{graph.path} keeps its weights in {' and '.join(names)}; needed is one such file beside it, in "
+            f"{graph.path} keeps its weights in {' and '.join(names)}; expected one such file beside it, in "
             f"{graph.path.absolute().parent}, or one file that is written where both are: "
             f'onnx.save(onnx.load("{graph.path.name}"), "one.onnx")',
         )
@@ -332,9 +332,7 @@ def score_rows(scores: Any) -> list[Any]:
     columns = {name: _without_nan(_listed(values)) for name, values in named.items()}
     lengths = {len(values) if isinstance(values, list) else None for values in columns.values()}
     if len(lengths) != 1 or None in lengths:
-        raise InvalidInput(
-            "bad_inputs", f"found {scores!r:.80}; needed are scores, or columns of one length of signals"
-        )
+        raise InvalidInput("bad_inputs", f"found {scores!r:.80}; expected scores, or columns of one length of signals")
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     _refuse_empty(len(rows))
     return rows if isinstance(scores, Mapping) or hasattr(scores, "columns") else list(columns["score"])

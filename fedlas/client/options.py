@@ -30,7 +30,7 @@ def id_of(record: str | HasId) -> str:
     """The id of a record, or the id or name itself, for a path."""
     record_id = record if isinstance(record, str) else getattr(record, "id", None)
     if not isinstance(record_id, str):
-        raise InvalidInput("bad_id", f"found {record!r:.80}; needed is an id, a name, or a record")
+        raise InvalidInput("bad_id", f"found {record!r:.80}; expected an id, a name, or a record")
     if record_id in ("", ".", ".."):
         raise InvalidInput(
             "empty_id" if not record_id else "bad_id",
@@ -114,7 +114,7 @@ def json_body(value: Any) -> bytes:
     except (TypeError, ValueError):
         field, unwritable = next(_unwritable(value, ""), ("body", value))
         error = InvalidInput(
-            "not_json", f"{field}: found {unwritable!r:.80}; needed is a finite number, a text, or a list of them"
+            "not_json", f"{field}: found {unwritable!r:.80}; expected a finite number, a text, or a list of them"
         )
         error.field = field
         raise error from None

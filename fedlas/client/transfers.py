@@ -81,7 +81,7 @@ class Target:
         self.path = path.resolve()  # what a link points to, and not the link, is written
         if self.path.exists() and not self.path.is_file():
             what = "a folder" if self.path.is_dir() else "a device or a pipe"
-            raise FileError("not_a_file", f"{path} is {what}, needed is a file")
+            raise FileError("not_a_file", f"{path} is {what}, expected a file")
         self._temporary = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}.part")
         self._file = self._temporary.open("xb")
         self._digest = hashlib.sha256()

@@ -39,7 +39,7 @@ def verify(
     if not secret:
         raise InvalidInput("no_secret", "no secret is given: it is the one of the job's webhook, whsec_…")
     if not isinstance(body, str | bytes | bytearray):
-        raise InvalidInput("bad_body", f"the body is of type {type(body).__name__}; needed are its bytes as they came")
+        raise InvalidInput("bad_body", f"the body is of type {type(body).__name__}; expected its bytes as they came")
     content = body.encode(errors="surrogatepass") if isinstance(body, str) else bytes(body)
     by_name = {name.lower(): value for name, value in headers.items()}
     if missing := [name for name in ("webhook-id", "webhook-timestamp", "webhook-signature") if name not in by_name]:

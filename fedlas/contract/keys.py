@@ -25,7 +25,7 @@ def _moment(value: object) -> object:
     """The time in UTC that a text of RFC 3339 names; a number names none."""
     moment = datetime.fromisoformat(value) if isinstance(value, str) else value
     if not isinstance(moment, datetime) or moment.tzinfo is None:
-        raise ValueError(f"needed is a time such as 2027-01-31T12:00:00Z, found {value!r:.60}")
+        raise ValueError(f"expected a time such as 2027-01-31T12:00:00Z, found {value!r:.60}")
     try:
         return moment.astimezone(UTC)
     except OverflowError:

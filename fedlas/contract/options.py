@@ -117,7 +117,7 @@ def check_priors(given: Mapping[str, float]) -> None:
     for name, prior in given.items():
         if not MIN_PRIOR <= prior <= 1:
             raise ValueError(
-                f"the prior of class {name[:100]!r} is {prior!r}; needed is a share above 0 (at least {MIN_PRIOR:g})"
+                f"the prior of class {name[:100]!r} is {prior!r}; expected a share above 0 (at least {MIN_PRIOR:g})"
             )
     total = float(sum(given.values()))
     if abs(total - 1) > PRIORS_TOLERANCE:

@@ -197,8 +197,8 @@ class ModelPromise(Document):
         share = self.answered_share
         covered = "" if share is None else f"; that is {100 * share:.3g} % of rows like these"
         return (
-            f"Answer by itself where the confidence is {self.threshold:.6g} or above: at most "
-            f"{100 * self.max_error:.4g} % of these answers are wrong ({100 * self.confidence:.4g} % confidence)"
+            f"Answers with a confidence of {self.threshold:.6g} or above need no review: at most "
+            f"{100 * self.max_error:.4g} % of them are wrong ({100 * self.confidence:.4g} % confidence)"
             f"{covered}."
         )
 

@@ -71,7 +71,7 @@ def parse_budget(value: str | float | timedelta, *, name: str = "budget") -> flo
     [2.0, 2.0, 2.0, 1.5, 90.0, 2.0]
     >>> parse_budget("soon")
     Traceback (most recent call last):
-    ValueError: budget is 'soon'; needed are minutes above 0, or a time such as '90s', '2m' or '1h30m'
+    ValueError: budget is 'soon'; expected minutes above 0, or a time such as '90s', '2m' or '1h30m'
     """
     minutes = value.total_seconds() / 60 if isinstance(value, timedelta) else value
     if isinstance(minutes, str):
@@ -82,7 +82,7 @@ def parse_budget(value: str | float | timedelta, *, name: str = "budget") -> flo
             else 0
         )
     if not isinstance(minutes, int | float) or isinstance(minutes, bool) or not 0 < minutes < 1e9:
-        needed = "needed are minutes above 0, or a time such as '90s', '2m' or '1h30m'"
+        needed = "expected minutes above 0, or a time such as '90s', '2m' or '1h30m'"
         raise ValueError(f"{name} is {value!r:.80}; {needed}")
     return float(minutes)
 

@@ -75,8 +75,8 @@ def sentences_of(verdict: GateVerdict, num_rows: int, class_names: Sequence[str]
     sentences = [_served(verdict, num_rows)]
     sentences += [text for guard in verdict.guards if (text := _guarded(guard, class_names))]
     sentences += [
-        f"{_start(veto.finalist)} is shown to be worse than {FINALIST_NAMES[veto.against]}: "
-        f"{SCORE_NAMES[veto.score or 'nll']} {veto.value:+.4f}, so it is not served."
+        f"{_start(veto.finalist)} is not served: it is significantly worse than {FINALIST_NAMES[veto.against]} "
+        f"({SCORE_NAMES[veto.score or 'nll']} {veto.value:+.4f})."
         for veto in verdict.vetoes
         if veto.against is not None
     ]
@@ -87,8 +87,8 @@ def sentences_of(verdict: GateVerdict, num_rows: int, class_names: Sequence[str]
     if verdict.looks_before > 0:
         times = "once" if verdict.looks_before == 1 else f"{verdict.looks_before} times"
         sentences.append(
-            f"These test rows have judged {times} before. Each evaluation spends part of the permitted chance of a "
-            "false claim, so that this one needs clearer differences than the first, or new test rows."
+            f"These test rows have judged {times} before. Each evaluation uses up part of the allowed chance of a "
+            "false claim, so this one needs clearer differences than the first. New test rows start afresh."
         )
     return tuple(sentences)
 
@@ -96,7 +96,7 @@ def sentences_of(verdict: GateVerdict, num_rows: int, class_names: Sequence[str]
 def without_files(verdict: GateVerdict, reasons: Mapping[str, str], num_rows: int) -> tuple[str, ...]:
     """The verdict's sentences where no file could be written of some finalists, so that another one is served."""
     return (
-        _served(verdict, num_rows, written="It is the first in line that could be written. "),
+        _served(verdict, num_rows, written="A preferred model could not be written as a file. "),
         *(f"No file could be written of {FINALIST_NAMES[name]}: {why.rstrip('.')}." for name, why in reasons.items()),
         *verdict.sentences[1:],
     )
@@ -105,10 +105,12 @@ def without_files(verdict: GateVerdict, reasons: Mapping[str, str], num_rows: in
 def _served(verdict: GateVerdict, num_rows: int, *, written: str = "") -> str:
     """The first sentence of a verdict: why something gave way, and what the test rows show of the served finalist."""
     if verdict.finalist is None:
-        why = "no file could be written of what" if written else "the test rows veto everything that"
-        return f"The uploaded model is served as it is: {why} was made of it."
-    vetoed = "The test rows veto what comes before it in line. " if verdict.vetoes else ""
-    return f"{written or vetoed}{_shown(verdict, num_rows)}"
+        why = "could be written as a file" if written else "passed the checks on the test rows"
+        return f"The uploaded model is served unchanged: no calibrated version of it {why}."
+    line, stopped = [name for name in VERDICTS if name], {veto.finalist for veto in verdict.vetoes}
+    rejected = [name for name in line[: line.index(verdict.finalist)] if name in stopped]
+    failed = f"On the test rows {_all_of(rejected)} failed the checks. " if rejected else ""
+    return f"{written or failed}{_shown(verdict, num_rows)}"
 
 
 def _shown(verdict: GateVerdict, num_rows: int) -> str:
@@ -118,7 +120,7 @@ def _shown(verdict: GateVerdict, num_rows: int) -> str:
     if not verdict.served_claims:
         return (
             f"{start} do not show {served} to be better ({score}): the one claim for fine-tuned models was made for "
-            "the average that comes before it in line."
+            "the average, which was preferred to it."
         )
     first, *simpler = verdict.served_claims
     return " ".join(
@@ -154,10 +156,11 @@ def _guarded(guard: GateGuard, class_names: Sequence[str] | None) -> str:
     which = "" if guard.class_index is None else f" (class {name})"
     if guard.name == "rare_classes_recall_drop" and guard.chance is None:
         who = _start(guard.finalist)
-        return f"{who} no longer finds a single row of a class that was found before{which}, so it is not served."
-    statement = f"{_start(guard.finalist)} {GUARD_NAMES[guard.name].replace(' (as a factor)', '')}{which}"
-    beyond = f", by more than the {guard.limit:g} that is allowed" if guard.limit else ""
-    return f"{statement}{beyond}, but chance explains it." if excused else f"{statement}{beyond}, so it is not served."
+        return f"{who} is not served: it no longer finds a single row of a class that was found before{which}."
+    statement, is_factor, _ = GUARD_NAMES[guard.name].partition(" (as a factor)")
+    beyond = f" by more than {'a factor of ' if is_factor else 'the allowed '}{guard.limit:g}" if guard.limit else ""
+    who, found = _start(guard.finalist), f"{statement}{which}{beyond}"
+    return f"{who} {found}, but chance explains it." if excused else f"{who} is not served: it {found}."
 
 
 def _start(finalist: str) -> str:

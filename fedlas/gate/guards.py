@@ -55,12 +55,12 @@ GUARD_NAMES = {
     "recall_at_equal_alarms_drop": "finds fewer rows of one class with as many alarms for it as before",
     "class_auroc_drop": "ranks the rows of one class worse among all rows (AUROC)",
     "class_log_score_rise": "tells one class, or all rare ones, worse from the rest (log score, relative rise)",
-    "class_share_error": "says that one class is rarer or more common than it is (as a factor)",
-    "confident_errors": "is less often right than it says where it is at least 80 % sure, by more than before",
+    "class_share_error": "gets the share of one class wrong (as a factor)",
+    "confident_errors": "is too sure in its answers of 80 % confidence and more, and more so than before",
     "worst_class_recall_drop": "loses recall in one class",
     "rare_classes_recall_drop": "loses recall in classes with fewer than 50 test rows",
-    "nll_rise": "is shown to be worse in NLL",
-    "brier_rise": "is shown to be worse in Brier score",
+    "nll_rise": "is significantly worse in NLL",
+    "brier_rise": "is significantly worse in Brier score",
 }
 #: The rivals that each finalist must beat. `same_labels` is served where a guard stops the richer calibrator.
 RIVALS = {

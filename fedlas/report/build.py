@@ -146,7 +146,7 @@ def _no_better_than_guessing(targets: Ints, names: Sequence[str], accuracy: floa
     if accuracy > share + sqrt(share * (1 - share) / len(targets)) or share == 1:
         return None
     commonest = names[int(counts.argmax())]
-    how = "not shown to be higher" if accuracy > share else "not higher"
+    how = "not significantly higher" if accuracy > share else "not higher"
     return (
         f"The uploaded model has an accuracy of {100 * accuracy:.1f} %, {how} than that of always answering "
         f"“{commonest}” ({100 * share:.1f} %): accuracy is no evidence that it has learned anything. The recall of "

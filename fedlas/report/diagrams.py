@@ -343,7 +343,10 @@ def race_svg(report: Report) -> str | None:
     across = _ROWS_LEFT + _ACROSS - _RACE_LEFT
     scale = Scale(shown[0][0] - room, shown[-1][0] + room, _RACE_LEFT, across)
     served = served_words(report)
-    title, more = "The race", f", the best {_MAX_CANDIDATES} of {len(scored)}" if len(scored) > _MAX_CANDIDATES else ""
+    title, more = (
+        "Candidates",
+        f", the best {_MAX_CANDIDATES} of {len(scored)}" if len(scored) > _MAX_CANDIDATES else "",
+    )
     told = f"{len(scored)} candidates by NLL; {letter(shown[0][1])} has the lowest ({shown[0][0]:.4f})."
     parts = [
         opening(_ROWS_WIDTH, height, title, told),

@@ -137,13 +137,13 @@ def _parts_sentence(parts: tuple[AddedPart, ...]) -> str:
     told = [
         f"{what} {listed(names)}"
         for names, what in (
-            (lower, "is lowered by"),
-            (open_, "is not shown to be changed by"),
-            (higher, "is raised by"),
+            (lower, "falls with"),
+            (open_, "does not clearly change with"),
+            (higher, "rises with"),
         )
         if names
     ]
-    return f"On the calibration rows, out of fold, the NLL {'; it '.join(told)}." if told else ""
+    return f"On held-out calibration rows the NLL {'; it '.join(told)}." if told else ""
 
 
 METHOD_NAMES = {
@@ -171,7 +171,7 @@ def loss_comparison(out_of_fold: OutOfFold | None, *, confidence_level: float = 
             method=None,
             num_rows=num_rows,
             differences=(),
-            sentence="FedLAS was not trained beside it, so what its loss adds is unknown.",
+            sentence="No candidate was trained with FedLAS, so what its loss adds is unknown.",
         )
     differences = tuple(
         _difference(name, by_method[method] - by_method[name], out_of_fold, confidence_level)
@@ -194,7 +194,7 @@ def _difference(against: str, rows: Floats, out_of_fold: OutOfFold, level: float
 _FINDINGS: Mapping[str, str] = {
     "better": "better than",
     "worse": "worse than",
-    "no_difference_shown": "not shown to differ from",
+    "no_difference_shown": "not clearly different from",
 }
 
 
@@ -211,6 +211,6 @@ def _losses_sentence(method: str, differences: tuple[MethodDifference, ...]) -> 
         if all(one.against != name for one in differences)
     ]
     return (
-        f"Of the losses, the best {METHOD_NAMES[method]} candidate is {' and '.join(parts)}, on calibration rows out "
-        f"of fold; they may differ in rate, epochs and weight decay too.{''.join(missing)}"
+        f"Of the losses, the best {METHOD_NAMES[method]} candidate is {' and '.join(parts)}, on held-out "
+        f"calibration rows; they may differ in rate, epochs and weight decay too.{''.join(missing)}"
     )

@@ -50,8 +50,7 @@ def recipe_sentences(
         _asked(recipe.get("request") or {}),
         _network(recipe["winner"], trained_rows) if "winner" in recipe else _tried(recipe.get("methods") or {}),
         _calibrator(recipe.get("calibrator") or {}, recipe.get("calibrated_on") or {}),
-        f"Everything drawn by chance (folds, batches, resamples) starts from seed {seed}. {num_test_rows:,} test rows "
-        "judged.",
+        f"All random choices (folds, batches, resamples) use seed {seed}. {num_test_rows:,} test rows judged.",
     )
     return tuple(filter(None, sentences))
 
@@ -67,17 +66,17 @@ def _asked(request: Mapping[str, Any]) -> str:
         else []
     )
     settings = f", with {listed(given)} fixed" if given else ""
-    return f"The request was the method “{request.get('method', 'auto')}”{listed(within)}{settings}."
+    return f"Requested was the method “{request.get('method', 'auto')}”{listed(within)}{settings}."
 
 
 def _tried(methods: Mapping[str, Any]) -> str:
     tried = [_CALIBRATORS.get(name, name) for name in methods.get("tried", ())]
-    return f"Tried were {listed(tried)}." if len(tried) > 1 else ""
+    return f"Tried: {listed(tried)}." if len(tried) > 1 else ""
 
 
 def _network(winner: Mapping[str, Any] | None, trained_rows: Mapping[str, int] | None) -> str:
     if winner is None:
-        return "The uploaded model is served as it came."
+        return "The uploaded model is served unchanged."
     settings = winner.get("hyperparameters") or {}
     if "members" in settings:
         weights = settings.get("weights", ())
@@ -86,9 +85,9 @@ def _network(winner: Mapping[str, Any] | None, trained_rows: Mapping[str, int] |
             for name, weight in zip(settings["members"], weights, strict=False)
         ]
         return (
-            f"Served is the weighted geometric mean of the probabilities of {len(settings['members'])} networks, each "
-            f"with a calibrator of its own: {listed(parts)}. What was trained was trained further from the upload's "
-            f"weights{_on(trained_rows)}."
+            f"The served model is the weighted geometric mean of the probabilities of {len(settings['members'])} "
+            f"networks, each with its own calibrator: {listed(parts)}. Training continued from the upload's weights"
+            f"{_on(trained_rows)}."
         )
     if not trained_rows or winner.get("scope") not in _SCOPES:
         return "The weights are those of the upload."

@@ -198,8 +198,8 @@ def worst_slice(section: SliceTable | None, level: float) -> str | None:
         return "No slice has enough rows to be tested."
     if smallest > 1 - level:
         return (
-            f"Of {section.num_slices} slices none says more or less than is right, or is less accurate than the other "
-            "rows, by more than chance explains."
+            f"In none of the {section.num_slices} slices is the confidence off, or the accuracy lower than elsewhere, "
+            "by more than chance explains."
         )
     return (
         f"Worst slice: {shortened(row.column)} = “{shortened(row.value)}” ({row.num_rows:,} rows) has an accuracy of "

@@ -53,11 +53,11 @@ def says_and_is_right(gap: ConfidenceGap, rows: str) -> str:
     >>> says_and_is_right(ConfidenceGap(**gap), "of the rows")
     'says 88.6 % and is right on 92.7 % of the rows: 4.1 points too cautious, more than the ±1.6 that chance explains'
     >>> says_and_is_right(ConfidenceGap(**gap | {"mean_confidence": 0.923, "gap": -0.004}), "of the rows")
-    'says 92.3 % and is right on 92.7 % of the rows, within the ±1.6 points of chance'
+    'says 92.3 % and is right on 92.7 % of the rows, within the ±1.6 points that chance explains'
     """
     told = f"{_says(gap)} {rows}"
     if not gap.beyond_chance:
-        return f"{told}, within the ±{100 * gap.chance:.1f} points of chance"
+        return f"{told}, within the ±{100 * gap.chance:.1f} points that chance explains"
     return (
         f"{told}: {100 * abs(gap.gap):.1f} points {direction(gap.gap)}, more than the ±{100 * gap.chance:.1f} that "
         "chance explains"
@@ -91,8 +91,8 @@ def other_score_sentence(report: Report) -> str | None:
     difference = report.differences.calibrated_minus_uploaded[name]
     assert isinstance(difference, Estimate)
     return (
-        f"{SCORE_NAMES[name]}, which is reported and not claimed: {difference.value:+.4f} against the uploaded model "
-        f"({100 * report.confidence_level:g} % interval {difference.low:+.4f} to {difference.high:+.4f})."
+        f"{SCORE_NAMES[name]} changed by {difference.value:+.4f} ({100 * report.confidence_level:g} % interval "
+        f"{difference.low:+.4f} to {difference.high:+.4f}); the verdict rests on the {SCORE_NAMES[report.gate.score]}."
     )
 
 
@@ -100,7 +100,7 @@ def abstaining(curve: RiskCoverage) -> str:
     aside, everything = curve.set_aside, percent(float(curve.error_rate[-1]))
     rest = aside.error_rate
     if aside.share < 0.005:
-        return f"The confidences are too much alike to set rows aside; {everything} of all answers are wrong."
+        return f"The confidences are too similar to set rows aside; {everything} of all answers are wrong."
     return (
         f"If the {percent(aside.share, 0)} of rows with the lowest confidence (below {aside.threshold:.3f}) are left "
         f"to a person, {percent(rest.value)} ({percent(rest.low)} to {percent(rest.high)}) of the other answers are "
@@ -125,7 +125,7 @@ def slope_finding(section: BinarySection) -> str | None:
     if slope is None:
         return None
     if slope.low <= 1 <= slope.high:
-        return "its probabilities are not shown to be too extreme or too cautious"
+        return "its probabilities are neither clearly too extreme nor clearly too cautious"
     kind = "too extreme (too near to 0 and 1)" if slope.value < 1 else "too cautious (not near enough to 0 and 1)"
     return f"its probabilities are {kind}"
 
@@ -135,7 +135,7 @@ def trained_rows_sentence(trained_rows: Mapping[str, int] | None) -> str | None:
     if not trained_rows:
         return None
     rows = " and ".join(f"{count:,} {split}" for split, count in trained_rows.items() if count)
-    return f"The served network has been trained on the {rows} rows; a later job cannot calibrate or judge on them."
+    return f"The served network was trained on the {rows} rows; a later job cannot calibrate or judge on them."
 
 
 #: Verdicts in a few words, on pages as in reports.
@@ -153,7 +153,7 @@ _MOSTLY_FITTED = 2.0
 
 
 def headline(report: Report) -> str:
-    better = ", shown to be better than the upload" if report.serves == "calibrated" and report.significant else ""
+    better = ", significantly better than the upload" if report.serves == "calibrated" and report.significant else ""
     gap = report.confidence_gap["calibrated"].test
     apart = (
         f"; {100 * abs(gap.gap):.1f} points {direction(gap.gap)}"
@@ -172,7 +172,7 @@ def served_sentence(report: Report) -> str:
         return (
             f"Nothing is decided about the uploaded model: it {_says(gap)} {rows}, which it may have been trained on."
         )
-    return f"Served is {_served(report)}: it {says_and_is_right(gap, rows)}."
+    return f"Served: {_served(report)}. It {says_and_is_right(gap, rows)}."
 
 
 def _served(report: Report) -> str:
@@ -214,19 +214,17 @@ def promise_sentence(report: Report) -> str:
     if report.promise is not None:
         return report.promise.sentence
     if report.serves != "calibrated":
-        return "None: the uploaded model stays as it came, and no threshold is made for it."
+        return "None: the uploaded model is served unchanged, and thresholds are made for calibrated models only."
     table = report.guarantees
     if table is None:
-        return "None: the dataset has no guarantee rows, by which a threshold could be found."
+        return "None: a threshold needs guarantee rows, and the dataset has none."
     row = next((row for row in table.max_error if row.level == _PROMISED), None)
     if row is not None and row.threshold is not None:  # a report from before promises were written into it
         kept = ModelPromise(max_error=_PROMISED, confidence=1 - table.delta, threshold=row.threshold)
         return kept.sentence
     least = None if row is None else row.reachable
-    reach = "" if least is None else f"; they allow none of less than {percent(least)}"
-    return (
-        f"None of at most {percent(_PROMISED, 0)} wrong: {table.num_rows:,} guarantee rows are too few for it{reach}."
-    )
+    reach = "" if least is None else f"; the lowest share that they allow is {percent(least)}"
+    return f"None of at most {percent(_PROMISED, 0)} wrong: {table.num_rows:,} guarantee rows are too few{reach}."
 
 
 def trust_sentence(report: Report) -> str:
@@ -237,16 +235,16 @@ def trust_sentence(report: Report) -> str:
         return f"Unknown: the model {_says(gap)} {rows}, which it may have been trained on."
     said = says_and_is_right(gap, rows)
     if gap.beyond_chance:
-        return f"They are not to be trusted as they are: on average the served model {said}."
+        return f"Do not trust them as they are: on average the served model {said}."
     if not sure.hold and sure.excess is not None:
         which = "answers" if sure.worst_class is None else f"answers with “{sure.worst_class}”"
         return (
-            f"They may be trusted on average only: the served model {said}, but {which} that are at least "
+            f"Trust them on average only: the served model {said}, but {which} that are at least "
             f"{percent(sure.threshold, 0)} sure are too sure by {100 * sure.excess:.1f} points."
         )
     if gap.chance > MAX_CHANCE:
-        return f"Nothing speaks against them, but the rows are few: on average the served model {said}."
-    return f"They may be trusted on rows like the test rows: on average the served model {said}."
+        return f"No fault was found, but the rows are few: on average the served model {said}."
+    return f"Trust them on rows like the test rows: on average the served model {said}."
 
 
 def gap_words(gap: ConfidenceGap, verdict: str) -> str:
@@ -290,9 +288,9 @@ def next_step(report: Report, apart: str | None = None) -> str:
             "column that marks as train the rows it was trained on."
         )
     if report.notices:
-        return f"Next: look at what seems wrong. {report.warnings[0]}"
+        return f"Next: check this warning. {report.warnings[0]}"
     if apart is not None:
-        return f"Next: look at what seems wrong. {apart}"
+        return f"Next: check this warning. {apart}"
     if report.gate.vetoes and report.serves != "calibrated":
         return _after_vetoes(report.recipe.get("request", {}).get("method", "auto"))
     if gap.beyond_chance:
@@ -314,12 +312,12 @@ def next_step(report: Report, apart: str | None = None) -> str:
     if gap.chance > MAX_CHANCE:
         few = gap.standard_error > _MOSTLY_FITTED * report.confidence_gap["uploaded"].test.standard_error
         which = "calibration" if few else "calibration and test" if report.serves == "calibrated" else "test"
-        return f"Next: four times as many {which} rows would halve the ±{100 * gap.chance:.1f} points of chance."
-    left = f"Nothing is left to do{'' if report.significant else f', but no gain is proven: {_unproven(report)}'}"
+        return f"Next: four times as many {which} rows would halve the ±{100 * gap.chance:.1f} points."
+    left = f"Nothing more to do{'' if report.significant else f', but no gain is proven: {_unproven(report)}'}."
     if aside.share < 0.005:
-        return f"{left}."
+        return left
     return (
-        f"{left}; for fewer errors, leave the {percent(aside.share, 0)} of rows below "
+        f"{left} For fewer errors, leave the {percent(aside.share, 0)} of rows below "
         f"{aside.threshold:.3f} to a person: {percent(aside.error_rate.value)} of the other test rows are wrong."
     )
 
@@ -337,10 +335,10 @@ def _unproven(report: Report) -> str:
 
 def _after_vetoes(method: str) -> str:
     if method != "auto":
-        return f"Next: take method=auto, which pools what it makes. The test rows veto what {method} makes alone."
+        return f"Next: use method=auto, which averages several calibrators. What {method} made alone failed the checks."
     return (
         "Next: check the labels of the calibration rows, and that they and the test rows were drawn alike (same time, "
-        "same source): the test rows veto everything that was made of them."
+        "same source): whatever was fitted on them failed the checks on the test rows."
     )
 
 

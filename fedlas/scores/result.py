@@ -19,6 +19,7 @@ from fedlas.conversion import dataset_file
 from fedlas.data.dataset import Array
 from fedlas.data.roles import RoleNames
 from fedlas.errors import BadDataset, ConversionError
+from fedlas.extras import require
 from fedlas.guarantees.accepted_scores import accepted
 from fedlas.metrics.statistics import Floats
 from fedlas.scores.calibration import ScoreCalibration, calibrate_table
@@ -75,6 +76,7 @@ class ScoreResult:
 
     def save(self, path: str | PathLike[str]) -> Path:
         """Write the map as an ONNX file: scores in, `probabilities` and `confidence` out."""
+        require("library", "onnx", "onnxruntime")
         from fedlas.scores.graph import write
 
         write(self._calibration, Path(path), self._values)
@@ -98,7 +100,7 @@ class ScoreResult:
         """Values (N, S) of the signals, in their order."""
         columns, signals = score_columns(scores), self._calibration.model.signals
         if unusable := [name for name in signals if name not in columns or columns[name].ndim != 1]:
-            raise BadDataset("no_scores", f"needed is one number a row for {', '.join(signals)}; see '{unusable[0]}'")
+            raise BadDataset("no_scores", f"expected one number a row for {', '.join(signals)}; see '{unusable[0]}'")
         return np.column_stack([columns[name].astype(np.float64) for name in signals])
 
 

@@ -199,7 +199,7 @@ def table_of(
     rows = len(columns[found.label])
     if not MIN_ROWS <= rows <= MAX_ROWS:
         code = "too_few_rows" if rows < MIN_ROWS else "too_many_rows"
-        raise BadDataset(code, f"{rows} rows were sent, needed are {MIN_ROWS} to {MAX_ROWS}")
+        raise BadDataset(code, f"{rows} rows were sent, expected {MIN_ROWS} to {MAX_ROWS}")
     if rows * len(names) > MAX_VALUES:
         raise BadDataset("too_many_rows", f"{rows} rows of {len(names)} signals, at most {MAX_VALUES} numbers are read")
     right, words = _outcomes(found.label, columns[found.label], outcomes)

@@ -131,7 +131,7 @@ def seconds_given(text: str, most: float) -> float:
     except ValueError:
         seconds = float("nan")
     if not 0 < seconds <= _MAX_SECONDS:
-        needed = f"needed are seconds, more than 0 and at most {_MAX_SECONDS:.0f}"
+        needed = f"expected seconds, more than 0 and at most {_MAX_SECONDS:.0f}"
         raise InvalidRequest("invalid_request", f"X-Request-Timeout is {text[:40]!r}; {needed}")
     return min(seconds, most)
 

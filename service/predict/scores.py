@@ -57,7 +57,7 @@ def _parsed(body: bytes, serving: ScoreServing, max_rows: int, limit: int) -> tu
     for row, given in enumerate(request.scores):
         signals = given if isinstance(given, dict) else {serving.signals[0]: given}
         if set(signals) - set(serving.signals) or (not isinstance(given, dict) and len(serving.signals) > 1):
-            needed = f"needed are numbers for {', '.join(serving.signals)}"
+            needed = f"expected numbers for {', '.join(serving.signals)}"
             raise InvalidRequest("invalid_request", f"row {row} holds {str(given)[:100]}; {needed}", field="scores")
         for place, name in enumerate(serving.signals):
             if (number := signals.get(name)) is not None:

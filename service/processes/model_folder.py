@@ -100,7 +100,7 @@ class Layout:
         if not self.files and not self.mistakes:
             forms = "NAME.onnx, NAME/model.onnx or NAME/VERSION/model.onnx"
             needed = forms if name is None else f"one file *{_SUFFIX} or VERSION/{_FILE}, since a name was given"
-            self.mistakes.append(f"{folder} holds no model; needed is {needed}")
+            self.mistakes.append(f"{folder} holds no model; expected {needed}")
 
     def _versions(self, folder: Path) -> dict[int, Path]:
         """The versions of one model; a folder of something else has none."""
@@ -112,7 +112,7 @@ class Layout:
             self.mistakes.append(f"{folder} cannot be read: {error.strerror}")
             return {}
         if alone is not None and files:
-            self.mistakes.append(f"{folder} holds {alone.name} beside versions; needed is one or the other")
+            self.mistakes.append(f"{folder} holds {alone.name} beside versions; expected one or the other")
         self.mistakes += [f"{folder / str(one)} holds no {_SUFFIX} file" for one, file in files.items() if file is None]
         return {1: alone} if alone is not None else {one: file for one, file in files.items() if file is not None}
 
@@ -120,7 +120,7 @@ class Layout:
         found = [entry for entry in _entries(folder) if _alone(entry)]
         if len(found) > 1 and folder / _FILE not in found:
             names = ", ".join(entry.name for entry in found)
-            self.mistakes.append(f"{folder} holds {names}; needed is one file, or one that is called {_FILE}")
+            self.mistakes.append(f"{folder} holds {names}; expected one file, or one that is called {_FILE}")
         return folder / _FILE if folder / _FILE in found else next(iter(found), None)
 
 

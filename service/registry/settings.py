@@ -39,7 +39,7 @@ _URL_FORM = re.compile(
         (?:\[[^/?\]]+\]|[^:/?@]*)(?::[0-9]+)?(?:/[^?]*)?(?:\?.*)?           # where""",
     re.VERBOSE | re.DOTALL,
 )
-_URL_NEEDED = "needed is postgresql+psycopg://USER:PASSWORD@HOST/NAME or sqlite:////PATH, special characters as %XX"
+_URL_NEEDED = "expected postgresql+psycopg://USER:PASSWORD@HOST/NAME or sqlite:////PATH, special characters as %XX"
 _URL_SECRET = re.compile(r"(?<=://).*(?=@)|(?<=\?).*", re.DOTALL)
 
 
@@ -203,7 +203,7 @@ class RegistrySettings(LogSettings):
     @classmethod
     def _names_a_bucket(cls, value: str | None) -> str | None:
         if value is not None and value.startswith(_S3) and not value.removeprefix(_S3).partition("/")[0]:
-            raise ValueError(f"{value!r} names no bucket; needed is s3://bucket or s3://bucket/prefix")
+            raise ValueError(f"{value!r} names no bucket; expected s3://bucket or s3://bucket/prefix")
         return value
 
     @property
@@ -268,7 +268,7 @@ class ServiceSettings(ServingSettings, RegistrySettings):
     def _are_not_guessed(cls, value: frozenset[str]) -> frozenset[str]:
         if short := [len(key) for key in value if len(key) < MIN_KEY_CHARACTERS]:
             raise ValueError(
-                f"a key has {min(short)} characters; needed are {MIN_KEY_CHARACTERS} or more, "
+                f"a key has {min(short)} characters; expected {MIN_KEY_CHARACTERS} or more, "
                 "such as `openssl rand -hex 24` makes"
             )
         return value

@@ -104,7 +104,7 @@ def _excess(path: bytes, query: bytes = b"") -> Refusal | None:
     if len(path) > MAX_PATH_BYTES:
         return Refusal(414, "uri_too_long", f"the path is longer than {MAX_PATH_BYTES} bytes; ids and names are short")
     if query.count(b"&") >= MAX_PARAMETERS:
-        message = f"the query has more than {MAX_PARAMETERS} parameters; needed is one value for each known name"
+        message = f"the query has more than {MAX_PARAMETERS} parameters; expected one value for each known name"
         return Refusal(422, "too_many_parameters", message)
     return None
 

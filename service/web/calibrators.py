@@ -103,7 +103,7 @@ def _share(name: str, text: str) -> float:
     """
     number = number_or_text(text.strip().removesuffix("%"))
     if not isinstance(number, int | float) or not 0 < number < 100:
-        raise InvalidRequest("invalid_request", "needed is a percentage between 0 and 100", field=name)
+        raise InvalidRequest("invalid_request", "expected a percentage between 0 and 100", field=name)
     return round(number / 100, 9)
 
 

@@ -23,20 +23,23 @@ class StageWords(NamedTuple):
 
 
 STAGES = (
-    StageWords("inspecting", "Inspect", "model and dataset are read, and checked to fit each other"),
-    StageWords("evaluating", "Evaluate", "the uploaded model answers all rows"),
-    StageWords("training", "Race", "candidates train, and rows that each has not seen compare them"),
-    StageWords("calibrating", "Calibrate", "calibrators are fitted, and the test rows judge"),
+    StageWords("inspecting", "Inspect", "model and dataset are read and checked against each other"),
+    StageWords("evaluating", "Evaluate", "the uploaded model predicts all rows"),
+    StageWords("training", "Train", "candidates are trained and compared on rows that they have not seen"),
+    StageWords("calibrating", "Calibrate", "calibrators are fitted and judged on the test rows"),
     StageWords("exporting", "Export", "the calibrated model is written and compared with its network"),
     StageWords("publishing", "Publish", "model and report are stored"),
 )
 #: A dry run ends here.
-_PLANNED = (*STAGES[:2], StageWords("training", "Plan", "candidates, seconds and what a gain would take are estimated"))
+_PLANNED = (
+    *STAGES[:2],
+    StageWords("training", "Plan", "candidates, time and the smallest provable gain are estimated"),
+)
 #: Classes whose priors a sentence names.
 _MAX_PRIORS = 20
 
 _METHODS = {
-    "auto": "whatever turns out best",
+    "auto": "whichever turns out best",
     "fedlas": "FedLAS",
     "fedlas_plus": "FedLAS+",
     "label_smoothing": "label smoothing",
@@ -49,9 +52,9 @@ _METHODS = {
 }
 SCOPES = {"all": "whole network", "head": "last layers"}
 _PUBLISHED = {
-    "calibrated": "where something else than the uploaded model is to be served, or the name is new",
-    "significant": "where the test rows show it to be better than the upload, or the name is new",
-    "always": "whatever comes out",
+    "calibrated": "if anything but the uploaded model is served, or if the name is new",
+    "significant": "if it is significantly better than the upload, or if the name is new",
+    "always": "whatever the result",
 }
 
 
@@ -83,7 +86,7 @@ def verdict_of(job: JobRecord | tables.Job) -> str:
     """The model that a job serves, in a few words; empty before there is a verdict."""
     if job.verdict is None:
         return ""
-    return f"{VERDICT_TITLES[job.verdict]}{', shown to be better than the upload' if job.significant else ''}"
+    return f"{VERDICT_TITLES[job.verdict]}{', significantly better than the upload' if job.significant else ''}"
 
 
 def request_sentences(job: JobRecord) -> list[str]:
@@ -97,19 +100,19 @@ def request_sentences(job: JobRecord) -> list[str]:
     within = f"within {_counted(budget.minutes, 'minute')} and {_counted(budget.candidates, 'candidate')}"
     sentences = [
         f"The method is {_METHODS[job.method]}, {within}, with seed {job.seed}.",
-        f"Fixed are {fixed}." if given else "",
-        f"The gate compares {score} at a confidence of {100 * job.gate.confidence_level:g} %, and "
-        f"lets accuracy drop by at most {100 * job.gate.max_accuracy_drop:g} points.",
+        f"Fixed: {fixed}." if given else "",
+        f"Models are compared by {score} at a confidence of {100 * job.gate.confidence_level:g} %, and "
+        f"accuracy may drop by at most {100 * job.gate.max_accuracy_drop:g} points.",
         "" if drop is None else f"No class may lose more than {100 * drop:g} points of recall.",
         "" if cost == "auto" else f"An answer may cost at most {cost:g} times that of the uploaded model.",
         "" if right is None else f"The uploaded model is expected to be right on {100 * right:g} %.",
-        f"Warnings that do not end it: {listed(job.accept_warnings)}." if job.accept_warnings else "",
+        f"Warnings accepted beforehand: {listed(job.accept_warnings)}." if job.accept_warnings else "",
         f"It is published as “{job.publish_as}” {_PUBLISHED[job.publish_when or 'significant']}."
         if job.publish_as
         else "",
-        f"Where it is used, classes occur as follows: {', '.join(shares)}{more}." if shares else "",
+        f"Class shares in use: {', '.join(shares)}{more}." if shares else "",
         "It asks for a GPU." if job.accelerator == "gpu" else "",
-        f"Its end is reported to {job.webhook.url}." if job.webhook else "",
+        f"When it ends, a message is sent to {job.webhook.url}." if job.webhook else "",
     ]
     return [sentence for sentence in sentences if sentence]
 
@@ -122,12 +125,12 @@ def _counted(number: float, noun: str) -> str:
 LEFT_OUT = frozenset({"progress", "epoch"})
 
 _STATUSES = {
-    "queued": "It waits for a worker.",
-    "running": "A worker has begun.",
-    "cancelling": "It is asked to stop; its worker does so with its next heartbeat.",
-    "succeeded": "It has succeeded.",
-    "failed": "It has failed.",
-    "cancelled": "It was cancelled.",
+    "queued": "Waiting for a worker.",
+    "running": "A worker has started.",
+    "cancelling": "Stopping at the next heartbeat of its worker.",
+    "succeeded": "Succeeded.",
+    "failed": "Failed.",
+    "cancelled": "Cancelled.",
 }
 _STAGES: dict[str, str] = {one.stage: f"{one.title}: {one.happens}." for one in STAGES}
 
@@ -157,27 +160,27 @@ def _sentence(type_: str, data: Mapping[str, JsonValue]) -> str:
     """One event; what a later release tells is named by its type.
 
     >>> _sentence("attempt", {"reason": "its worker went silent"})
-    'Its process was lost: its worker went silent. It goes on where it was, as soon as a worker is free.'
+    'The process was lost: its worker went silent. The job resumes as soon as a worker is free.'
     """
     match type_, data:
         case "status", {"status": str(status)}:
-            return _STATUSES.get(status, f"It is {status}.")
+            return _STATUSES.get(status, f"Status: {status}.")
         case "stage", {"stage": str(stage)}:
-            return _STAGES.get(stage, f"It has come to the stage {stage}.")
+            return _STAGES.get(stage, f"Stage: {stage}.")
         case "warning", {"message": str(message)}:
             return as_sentence(message)
         case "attempt", {"reason": str(reason)}:
-            return f"Its process was lost: {reason}. It goes on where it was, as soon as a worker is free."
+            return f"The process was lost: {reason}. The job resumes as soon as a worker is free."
         case "training", {"candidate": str(candidate), "epochs": epochs, **more}:
-            return f"{candidate} begins to train {_rows(more)}, {epochs} epochs."
+            return f"{candidate} starts training {_rows(more)}, {epochs} epochs."
         case "score", {"candidate": str(candidate), "nll": float(nll), **more}:
             return f"{candidate} is scored {_rows(more)}: NLL {nll:.4f}."
         case "candidate", {"name": str(name), "status": str(status)}:
             return _candidate_sentence(name, status, data)
         case "publication", {"name": str(name)}:
             if version := data.get("version"):
-                return f"It is version {version} of “{name}”."
-            return f"It is no version of “{name}”: {data.get('reason')}."
+                return f"Published as version {version} of “{name}”."
+            return f"Not published as “{name}”: {data.get('reason')}."
     return f"{type_}."
 
 

@@ -223,7 +223,7 @@ def nll_chart(race: Race) -> Markup:
     parts = [
         opening(_WIDTH, _HEIGHT, "NLL out of fold", said),
         text(_LEFT, 22, "NLL: the lower, the better", colour="soft"),
-        *_grid(across, up, f"{unit} since the race began"),
+        *_grid(across, up, f"{unit} since training began"),
     ]
     places: list[tuple[float, float]] = []
     for name in names:

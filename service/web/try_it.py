@@ -283,7 +283,7 @@ def _number(name: str, text: str, *, most: float = 1e9) -> float:
     except ValueError:
         number = math.nan
     if not 0 <= number <= most:
-        raise InvalidRequest("invalid_request", f"{name} is {_short(text)!r}; needed is a number from 0 to {most:,.0f}")
+        raise InvalidRequest("invalid_request", f"{name} is {_short(text)!r}; expected a number from 0 to {most:,.0f}")
     return number
 
 
@@ -296,7 +296,7 @@ def inputs_of(text: str, profile: ServingProfile) -> JsonValue:
         return _of_json(stripped, profile)
     if len(profile.inputs) > 1:
         names = ", ".join(spec.name for spec in profile.inputs)
-        message = f"this model has several inputs ({names}); needed is a JSON object with the rows of each"
+        message = f"this model has several inputs ({names}); expected a JSON object with the rows of each"
         raise InvalidRequest("wrong_inputs", message, field="inputs")
     return _of_csv(stripped, profile.columns, profile.inputs[0])
 

@@ -187,7 +187,7 @@ def test_the_consumer_accepts_above_the_threshold_and_asks_a_person_below(
         assert triage(asking, row) == {"action": action, "reason": reason, **expected}
     refused = asking.post("/triage", json={"row": [1.0]})
     assert refused.status_code == 422
-    assert refused.json()["detail"].startswith("input 'x': found rows of shape [1]; needed are rows of shape [3]")
+    assert refused.json()["detail"].startswith("input 'x': found rows of shape [1]; expected rows of shape [3]")
 
 
 @contextmanager

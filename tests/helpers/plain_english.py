@@ -1,6 +1,7 @@
 """Plain English, kept by a rule: `python -m tests.helpers.plain_english` prints each breach and what to write instead.
 
-Openings, constants one a line, words of the field; the description of a flag may begin with "Whether".
+Openings, constants one a line, words of the field, phrases in the texts of programs; the description of a flag may
+begin with "Whether".
 """
 
 from __future__ import annotations
@@ -34,7 +35,19 @@ WORDS = {
     "told": "reported, known",
     "said": "says, states",
 }
-WORDS_FOR_USERS = WORDS | {"permits?": "task", "leaders?": "the best", "ordered|orders": "created, request"}
+#: Sentences of another language's grammar, which users have met; also in the texts of programs.
+PHRASES = {
+    "needed (?:is|are)": "expected",
+    "veto(?:es)? what|comes? before it in line": "failed the checks",
+    "it waits for a worker": "Waiting for a worker",
+    "reported and not claimed": "the score that the verdict rests on",
+    "rarer or more common than it is": "gets the share of one class wrong",
+    "points of chance": "points that chance explains",
+    "is chosen here answers": "choose which version answers",
+    "(?:may|might) be accepted by (?:itself|themselves)": "needs no review",
+    "from which score on": "above which score",
+}
+WORDS_FOR_USERS = WORDS | PHRASES | {"permits?": "task", "leaders?": "the best", "ordered|orders": "created, request"}
 WORDS_OF_CONTRACT = WORDS_FOR_USERS | dict.fromkeys(("nobody", "somebody", "whoever"), "the one who is meant")
 #: A template's own language and tags; the texts in its expressions are visible.
 _UNSEEN = re.compile(r"\{#.*?#\}|\{[%{].*?[%}]\}|<[^<>]*>", re.DOTALL)
@@ -57,7 +70,11 @@ def in_source(source: str, *, with_constants: bool = True) -> Iterator[tuple[int
     for number, (before, line) in enumerate(pairwise(["", *map(str.lstrip, source.splitlines())]), start=1):
         if line.startswith("#: ") and not before.startswith("#:"):
             yield from ((number, breach) for breach in opening(line.removeprefix("#: ")))
-    for node in ast.walk(ast.parse(source)):
+    tree = ast.parse(source)
+    prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}  # docstrings, which no user meets
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and with_constants and id(node) not in prose:
+            yield from ((node.lineno, breach) for breach in wrong_words(node.value, PHRASES))
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             yield from ((node.body[0].lineno, breach) for breach in opening(ast.get_docstring(node) or ""))
         if isinstance(node, (ast.Module, ast.ClassDef)) and with_constants:

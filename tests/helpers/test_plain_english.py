@@ -27,6 +27,13 @@ def test_a_source_is_read_for_openings_and_constants() -> None:
     assert sorted(dict(in_source(SOURCE, with_constants=False))) == [1, 8, 10]
 
 
+def test_the_texts_of_a_program_are_read_for_phrases() -> None:
+    """A sentence for users is one, also in parts; a docstring and a test are none."""
+    source = 'def f(x):\n    """Needed is a file."""\n    return f"{x} is a folder, needed is a file"\n'
+    assert dict(in_source(source)) == {3: '"needed is": write expected'}
+    assert not list(in_source(source, with_constants=False))
+
+
 def test_a_contract_is_read_by_its_descriptions() -> None:
     """A description is long enough and opens with a subject; a flag may begin with Whether, examples are free."""
     flag, text = {"type": "boolean"}, {"type": "string"}

@@ -23,6 +23,8 @@ from tests.packaging.conftest import DISTRIBUTIONS, PACKAGES, ROOT, Built, Envir
 
 #: The most that the libraries of `fedlas[client]` may take.
 CLIENT_MEGABYTES = 25
+#: Libraries of `fedlas[scores]`: README says 0.5 GB on disk, with pip.
+SCORES_MEGABYTES = 500
 
 
 def test_the_version_is_said_once(tmp_path: Path) -> None:
@@ -157,6 +159,22 @@ def test_arrays_in_an_empty_environment(built: dict[str, Built], empty: Callable
     assert done.stdout.strip() == "0.000", done.stderr
     done = environment.python("from fedlas.client import Client")
     assert done.stderr.splitlines()[-1].endswith("pip install 'fedlas[client]'")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_promise_for_a_score_needs_no_pytorch(built: dict[str, Built], empty: Callable[[], Environment]) -> None:
+    """README's first answer: a report from the small installation, which names what a written file needs."""
+    environment = empty()
+    environment.install(built["fedlas"].wheel, extra="scores")
+    assert environment.megabytes() < SCORES_MEGABYTES
+    environment.python("open('s.csv', 'w').write('score,label\\n' + '9,1\\n' * 300 + '5,1\\n5,0\\n' * 50)")
+    fitting = ("calibrate", "s.csv", "--local", "--max-error", "0.05")
+    done = environment.fedlas(*fitting, "--report", "report.html")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert environment.python("import torch").returncode == 1
+    done = environment.fedlas(*fitting, "--out", "s.onnx")
+    assert done.stderr.endswith("which is not installed: pip install 'fedlas[library]'\n")
 
 
 @pytest.mark.slow

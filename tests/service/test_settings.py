@@ -21,7 +21,7 @@ def test_a_key_that_can_be_guessed_is_refused(
     assert main([command]) == 1
     line = next(line for line in capsys.readouterr().err.splitlines() if "FEDLAS_PORT" not in line)
     found = 31 if keys == LONG_ENOUGH[1:] else 6
-    assert line.startswith(f"fedlas: FEDLAS_API_KEYS: a key has {found} characters; needed are 32 or more")
+    assert line.startswith(f"fedlas: FEDLAS_API_KEYS: a key has {found} characters; expected 32 or more")
     assert LONG_ENOUGH[1:] not in line
     assert "secret" not in line
 

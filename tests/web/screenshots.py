@@ -61,7 +61,7 @@ def _pictures(service: Service, page: Page, job: Json) -> None:
     page.goto(f"/jobs/{job['id']}")
     ranking = page.get_by_role("region", name="Ranking of the candidates")
     ranking.get_by_role("row").nth(4).wait_for(timeout=_RACE_MS)
-    page.get_by_role("heading", name="The race").evaluate("one => one.scrollIntoView()")
+    page.get_by_role("heading", name="Candidates").evaluate("one => one.scrollIntoView()")
     _keep(page, IMAGES / "live-race.png")
     assert service.ended(job["id"], seconds=900)["status"] == "succeeded"
     gap = service.get(f"/v1/jobs/{job['id']}/report")["confidence_gap"]["calibrated"]["test"]

@@ -32,7 +32,7 @@ def test_eight_tabs_see_a_worker_die_and_the_job_go_on_until_it_is_cancelled(
         tab.goto(path)
     assert colleague.page.evaluate("typeof SharedWorker") == "undefined"
     for tab in tabs:
-        happened(tab, "Race: candidates train")
+        happened(tab, "Train: candidates are trained")
         expect(tab.get_by_role("row", name="fold")).not_to_have_count(0)
     assert tabs[0].evaluate("fetch('/session/v1/jobs').then(answer => answer.status)") == 200
     good_to_look_at(tabs[0])
@@ -50,7 +50,7 @@ def test_eight_tabs_see_a_worker_die_and_the_job_go_on_until_it_is_cancelled(
     expect(cancelling.get_by_role("button", name="Cancel the job")).to_be_focused()
     cancelling.keyboard.press("Enter")
     for tab in tabs:
-        expect(tab.get_by_text("It was cancelled: nothing was published")).to_be_visible()
+        expect(tab.get_by_text("Cancelled: nothing was published")).to_be_visible()
     assert [shift for tab in tabs[3:] if (shift := layout_shift(tab))[0] > GOOD_SHIFT] == []
 
 

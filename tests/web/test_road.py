@@ -51,7 +51,7 @@ def test_a_table_from_upload_to_prediction_and_a_roll_back(windows: Windows, ser
     look_inside(page)
     good_to_look_at(page)
     page.get_by_role("button", name="Check first").click()
-    expect(page.get_by_text("The check is through: this job would run")).to_be_visible()
+    expect(page.get_by_text("Check finished: this job would run")).to_be_visible()
     good_to_look_at(page)
     order(page, "sharp")
     good_to_look_at(page)

@@ -17,7 +17,7 @@ def test_a_wrong_key_is_told_and_the_right_one_leads_where_one_came_from(windows
     good_to_look_at(page)
     window.expect(401)
     sign_in(page, "no-such-key")
-    expect(page.get_by_role("alert")).to_contain_text("no key of this service")
+    expect(page.get_by_role("alert")).to_contain_text("key is not known here")
     expect(page.get_by_label("Key")).to_be_focused()
     good_to_look_at(page)
     sign_in(page, KEYS[0])

@@ -98,7 +98,7 @@ def _value(kind: type[Document], name: str, value: JsonValue) -> JsonValue:
         place = ".".join([name, *map(str, first["loc"])])[:_SHOWN]
         said = first["msg"].removeprefix("Value error, ")
         code = f"invalid_{name}" if f"invalid_{name}" in ERROR_CODES else "invalid_request"
-        raise InvalidRequest(code, f"{place}: {said}; needed is {_NEEDED[name]}", field=name) from error
+        raise InvalidRequest(code, f"{place}: {said}; expected {_NEEDED[name]}", field=name) from error
     return value
 
 

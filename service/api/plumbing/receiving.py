@@ -162,7 +162,7 @@ class _Reader:
         if not name or len(name) > _MAX_PART_NAME:
             raise InvalidRequest("invalid_form", f"a part needs a name of 1 to {_MAX_PART_NAME} characters")
         if name in self.form.files or name in self.form.contents:
-            raise InvalidRequest("invalid_form", f"there are two parts {name!r}; needed is one", field=name)
+            raise InvalidRequest("invalid_form", f"there are two parts {name!r}; expected one", field=name)
         if self._documents and name not in self._files and name not in self._documents:
             known = ", ".join((*self._files, *self._documents))
             raise InvalidRequest("unknown_part", f"there is no part {name!r}; there are {known}", field=name)

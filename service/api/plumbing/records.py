@@ -98,7 +98,7 @@ def _moment(name: str, given: str | None) -> datetime | None:
         moment = datetime.fromisoformat(text)
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError):
-        message = f"{name} is {given!r}; needed is a time such as 2026-01-31T12:00:00Z, or a date such as 2026-01-31"
+        message = f"{name} is {given!r}; expected a time such as 2026-01-31T12:00:00Z, or a date such as 2026-01-31"
         raise InvalidRequest("invalid_request", message, field=name) from None
 
 

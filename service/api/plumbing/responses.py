@@ -129,7 +129,7 @@ class StoredFile(FileResponse):
         headers = [pair for pair in scope["headers"] if pair[0] != b"range" or b"," not in pair[1]]
         await super().__call__({**scope, "headers": headers}, receive, send_checked)
         if refused:
-            detail = f"the file has {self.size} bytes; needed is a range of them, such as 'bytes=0-99'"
+            detail = f"the file has {self.size} bytes; expected a range of them, such as 'bytes=0-99'"
             real = {"Content-Range": f"bytes */{self.size}"}
             await problem(416, "range_not_satisfiable", detail, path=scope["path"], headers=real)(scope, receive, send)
 
@@ -179,5 +179,5 @@ def cursor(after: str | None, prefix: str) -> str | None:
     """
     if after is None or re.fullmatch(rf"{prefix}_[0-9a-z]{{26}}", after):
         return after
-    message = f"after is {after!r}; needed is an id of this list, such as the last one of the page before"
+    message = f"after is {after!r}; expected an id of this list, such as the last one of the page before"
     raise InvalidRequest("invalid_cursor", message, field="after")

@@ -72,7 +72,7 @@ def check_query(query: bytes, known: frozenset[str] | None) -> None:
         if name not in known and not is_keyed:
             raise InvalidRequest("invalid_request", _unknown(name[:_SHOWN], known), field=printable(name[:_SHOWN]))
         if counts[name] > 1:
-            message = f"{name} is given {counts[name]} times; needed is one value"
+            message = f"{name} is given {counts[name]} times; expected one value"
             raise InvalidRequest("invalid_request", message, field=name)
     for name, value in pairs:
         if reason := objection(name) or objection(value):

@@ -106,7 +106,7 @@ def download_model(
     if class_priors is not None and not (row.profile or {}).get("class_priors"):
         raise InvalidRequest(
             "no_class_shares",
-            f"{row.id} ({row.origin}) knows no class shares; needed is a model that a job has calibrated",
+            f"{row.id} ({row.origin}) knows no class shares; expected a model that a job has calibrated",
             field="class_priors",
         )
     return stored_graph(request, services, row, row.sha256, class_priors)

@@ -68,7 +68,7 @@ async def load(services: ServicesDep, model: str, body: RepositoryParameters | N
     """
     if body is not None and body.parameters:
         given = f"found the parameters {', '.join(sorted(body.parameters))}"
-        raise InvalidRequest("invalid_request", f"a stored model is loaded as it is; {given}, needed is none")
+        raise InvalidRequest("invalid_request", f"a stored model is loaded as it is; {given}, expected none")
 
     def change(unit: UnitOfWork) -> str | None:
         unit.names.load(model)

@@ -20,7 +20,7 @@ from service.predict.engine.profile import MODEL_OUTPUTS, ServingProfile
 from service.predict.engine.session import element_type, former_names, refusal, session_options
 
 _LOG = logging.getLogger("fedlas.api")
-_NEEDED = f"needed is a file calibrated by FedLAS, with the outputs {', '.join(MODEL_OUTPUTS)}"
+_NEEDED = f"expected a file calibrated by FedLAS, with the outputs {', '.join(MODEL_OUTPUTS)}"
 #: Properties that a file has beside its profile, by the field of the profile that they are.
 _FIELDS = ("class_names", "columns", "class_priors", "decisions", "guarantees")
 #: Rows of the largest batch that an inspection tries. A file tells none, since how many it was depends on the machine;

@@ -42,7 +42,7 @@ def decoded(files: Iterable[bytes], spec: TensorSpec, steps: Preprocessing | Non
     Raises InvalidRequest `no_preprocessing`, `bad_image` with its row; TooLarge `too_many_pixels`, `too_many_rows`.
     """
     if steps is None:
-        needed = f"needed are rows of numbers of shape {list(spec.row)}"
+        needed = f"expected rows of numbers of shape {list(spec.row)}"
         message = f"the model has no preprocessing, so it takes no image files; {needed}"
         raise InvalidRequest("no_preprocessing", message, field="inputs")
     files = list(files)
@@ -96,7 +96,7 @@ def image_file(number: int, row: object) -> bytes:
     """The bytes of a row `{"b64": …}`; raises InvalidRequest `bad_image`."""
     text = row["b64"] if isinstance(row, dict) and is_image(row) else None
     if not isinstance(text, str):
-        raise _bad_image(number, 'needed is {"b64": "…"}, an image file in Base64')
+        raise _bad_image(number, 'expected {"b64": "…"}, an image file in Base64')
     if len(text) > MAX_BASE64_BYTES:
         raise _bad_image(number, f"the file has more than {MAX_IMAGE_BYTES >> 20} MiB")
     try:

@@ -315,7 +315,7 @@ def from_part(text: str) -> Options:
     """The options in the JSON object of a form's part; null is as good as nothing; raises InvalidRequest."""
     content = _parsed(PART, text)
     if not isinstance(content, dict):
-        raise _refused(PART, f"needed is {_WORDS[_OBJECT]}; found {text[:100]!r}")
+        raise _refused(PART, f"expected {_WORDS[_OBJECT]}; found {text[:100]!r}")
     for name in content:  # ends at the first that is unknown
         _check_name(name)
     return {name: _checked(name, value) for name, value in content.items() if value is not None}
@@ -342,7 +342,7 @@ def _parsed(name: str, text: str) -> object:
 
 def _checked(name: str, value: object) -> object:
     if type(value) not in NAMES[name]:  # True is an integer to `isinstance`
-        raise _refused(name, f"needed is {_WORDS[NAMES[name]]}; found {str(value)[:100]!r}")
+        raise _refused(name, f"expected {_WORDS[NAMES[name]]}; found {str(value)[:100]!r}")
     return value
 
 

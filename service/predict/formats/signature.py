@@ -67,7 +67,7 @@ def _nameless(spec: TensorSpec, *, several: bool) -> InvalidRequest:
     shape = _shown(spec.row)
     if several:
         message = f"rows of {spec.name!r} are objects, and a model with several inputs has no columns by name"
-        return InvalidRequest("no_column_names", f"{message}; needed are rows of shape {shape}", field="inputs")
+        return InvalidRequest("no_column_names", f"{message}; expected rows of shape {shape}", field="inputs")
     message = (
         f"rows are objects by column name, and this model's columns have no names: send lists of shape {shape}, or "
         "send the model again with `columns` (their names in order), or calibrate it on a csv or parquet file, whose "
@@ -304,7 +304,7 @@ def _fits(shape: Sequence[int], expected: Sequence[int | str]) -> bool:
 
 def _fail(code: str, spec: TensorSpec, given: str) -> NoReturn:
     needed = f"rows of shape {_shown(spec.row)} with dtype {spec.dtype}"
-    raise InvalidRequest(code, f"input {spec.name!r}: found {given}; needed are {needed}", field="inputs")
+    raise InvalidRequest(code, f"input {spec.name!r}: found {given}; expected {needed}", field="inputs")
 
 
 def _shown(shape: Sequence[int | str]) -> str:

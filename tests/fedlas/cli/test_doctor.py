@@ -121,7 +121,7 @@ def test_versions_that_do_not_fit_are_a_failure(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(doctor, "_version", lambda name: "1.26.4" if name == "numpy" else real(name))
     line = doctor._extra("arrays")
     assert line["status"] == "fail"
-    assert line["found"] == "not supported: numpy 1.26.4, needed is <3,>=2.0"
+    assert line["found"] == "not supported: numpy 1.26.4, expected <3,>=2.0"
 
 
 def test_devices_are_those_that_computed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,7 +43,7 @@ def test_columns_go_by_their_names(file: Path) -> None:
     assert expected != labels_of(predict(file, Rows(turned)))
     assert labels_of(predict(file, Rows(turned, ["c", "a", "b"]))) == expected
     assert labels_of(predict(file, Rows([dict(zip("cab", row, strict=True)) for row in turned]))) == expected
-    with pytest.raises(CommandError, match="missing are c; to be left out are d"):
+    with pytest.raises(CommandError, match="missing c; leave out d"):
         predict(file, Rows(rows, ["a", "b", "d"]))
 
 
@@ -63,7 +63,7 @@ def test_promises_are_those_of_the_file(file: Path) -> None:
 
 def test_an_uploaded_file_is_not_calibrated(file: Path) -> None:
     """A file without the standard outputs says what it lacks, one that is no ONNX that it cannot be opened."""
-    with pytest.raises(CommandError, match="is no calibrated file"):
+    with pytest.raises(CommandError, match="is not a calibrated file"):
         predict(file.with_name("sharp.onnx"), Rows([[1, 2, 3]]))
     with pytest.raises(CommandError, match="cannot be opened by ONNX Runtime"):
         predict(file.with_name("rows.csv"), Rows([[1, 2, 3]]))
@@ -71,7 +71,7 @@ def test_an_uploaded_file_is_not_calibrated(file: Path) -> None:
 
 def test_rows_that_do_not_fit(file: Path) -> None:
     """Both shapes stand in the sentence."""
-    with pytest.raises(CommandError, match=r"found rows of shape \[2\]; needed are rows of shape \[3\]"):
+    with pytest.raises(CommandError, match=r"found rows of shape \[2\]; expected rows of shape \[3\]"):
         predict(file, Rows([[1, 2]]))
     with pytest.raises(CommandError, match="no numbers of one shape"):
         predict(file, Rows(json.loads('[["a", 1, 2]]')))

@@ -106,7 +106,7 @@ def test_lists_filter(calibrated: Path, here: Here) -> None:
     assert here("jobs", "ls", "--metadata", "team=other", "-q").stdout == ""
     refused = here("jobs", "ls", "--created-after", "yesterday")
     assert (refused.returncode, refused.stdout) == (1, "")
-    assert refused.stderr.startswith("fedlas: created_after is 'yesterday'; needed is a time")
+    assert refused.stderr.startswith("fedlas: created_after is 'yesterday'; expected a time")
 
 
 @pytest.mark.slow
@@ -127,7 +127,7 @@ def test_report_gates_a_later_step(service: Service, calibrated: Path, here: Her
     shown = here("report", job, "--require", "significant", "--json")
     assert (shown.returncode, json.loads(shown.stdout)) == (0, report)
     lines = here("report", job).stdout.splitlines()
-    assert lines[0] == "post_hoc, shown to be better than the upload"
+    assert lines[0] == "post_hoc, significantly better than the upload"
     assert [line.removeprefix("- ") for line in lines[1:3]] == report["advice"]
     assert {line.removeprefix("- ") for line in lines[1:] if line.startswith("- ")} == set(report["summary"])
     nll = next(line.split("\t") for line in lines if line.startswith("NLL"))
@@ -274,7 +274,7 @@ def test_scores_are_calibrated_as_in_this_process(
     assert json.loads((tmp_path / "judge.json").read_text())["promise"]["sentence"] == done.stdout.splitlines()[0]
     answers = here("calibrators", "predict", "cli-judge", 9.5, "nan").stdout.splitlines()
     assert [line.split("\t")[4] for line in answers] == ["yes", "no"]
-    rows, taken = stored(service), "needed is another name"
+    rows, taken = stored(service), "expected another name"
     refused = here("calibrate", "sharp.onnx", "many.npz", "--publish-as", "cli-judge")
     assert (refused.returncode, refused.stdout, stored(service)) == (1, "", rows)
     assert refused.stderr == f"fedlas: publish_as is 'cli-judge', whose versions take scores and no rows; {taken}\n"

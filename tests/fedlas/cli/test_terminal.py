@@ -118,7 +118,7 @@ def test_ctrl_c_asks(service: Service, running: str, variables: dict[str, str], 
         shown.press(answer)
         assert shown.end() == 130
     assert (service.job(running)["status"] in ("cancelling", "cancelled")) == cancelled
-    again = f"{running} goes on. To watch it again: fedlas jobs watch {running}"
+    again = f"{running} continues. To watch it again: fedlas jobs watch {running}"
     assert (again in shown.said, f"{running} is being cancelled." in shown.said) == (not cancelled, cancelled)
 
 
@@ -142,7 +142,7 @@ def test_ctrl_c_where_nobody_can_be_asked(service: Service, running: str, variab
     assert service.job(running)["status"] not in ("cancelling", "cancelled")  # it may have ended meanwhile
 
 
-@pytest.mark.parametrize(("answer", "code", "said"), [("y", 0, "smallest gain shown"), ("n", 1, "seen_by_model=no")])
+@pytest.mark.parametrize(("answer", "code", "said"), [("y", 0, "smallest provable gain"), ("n", 1, "seen_by_model=no")])
 def test_who_says_nothing_of_seen_rows_is_asked(
     service: Service, files: Path, tmp_path: Path, variables: dict[str, str], answer: str, code: int, said: str
 ) -> None:

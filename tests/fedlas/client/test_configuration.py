@@ -57,7 +57,7 @@ def test_a_profiles_key_goes_nowhere_else(environment: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"url": "localhost:8000"}, "'localhost:8000' is no URL of a server; needed is one such as"),
+        ({"url": "localhost:8000"}, "'localhost:8000' is no URL of a server; expected one such as"),
         ({"url": "http://"}, "is no URL of a server"),
         ({"url": "http://h:notaport"}, "is no URL of a server"),
         ({"url": "http://k@h"}, "the key belongs into FEDLAS_API_KEY or a profile"),

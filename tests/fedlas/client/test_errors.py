@@ -230,7 +230,7 @@ def test_only_files_are_written_over(client: Client, tmp_path: Path) -> None:
     assert (tmp_path / "link.onnx").is_symlink()
     assert (tmp_path / "real.onnx").read_bytes() == b"m"
     for device in (Path("/dev/null"), Path("/dev/full")):
-        with pytest.raises(errors.FileError, match=f"^{device} is a device or a pipe, needed is a file$"):
+        with pytest.raises(errors.FileError, match=f"^{device} is a device or a pipe, expected a file$"):
             client.models.download(model, device)
         assert device.is_char_device()
 
@@ -296,7 +296,7 @@ def test_local_files_are_looked_at_first(client: Client, tmp_path: Path) -> None
     (tmp_path / "empty.onnx").touch()
     for path, code, sentence in (
         (tmp_path / "none.onnx", "no_such_file", f"there is no file {tmp_path}/none.onnx"),
-        (tmp_path, "not_a_file", f"{tmp_path} is a folder, needed is a file"),
+        (tmp_path, "not_a_file", f"{tmp_path} is a folder, expected a file"),
         (tmp_path / "empty.onnx", "empty_file", f"{tmp_path}/empty.onnx is empty"),
     ):
         with pytest.raises(errors.FileError) as caught:
@@ -314,12 +314,12 @@ def test_local_files_are_looked_at_first(client: Client, tmp_path: Path) -> None
         (np.zeros((0, 3)), "inputs have no rows"),
         ([], "inputs have no rows"),
         ({"x": []}, "inputs have no rows"),
-        ("a sentence", "inputs are of type str; needed are rows"),
+        ("a sentence", "inputs are of type str; expected rows"),
         (pd.DataFrame({"a": [1.0, float("inf")]}), "inputs hold infinity"),
         (pd.DataFrame([[1, 2]], columns=["a", "a"]), "the frame has several columns of one name"),
         (np.ma.masked_array([[1, 2]], [[True, False]]), "inputs of int64 are masked"),
         (np.array([[1j]]), "inputs are an array of complex128"),
-        (3, "inputs are of type int; needed are rows"),
+        (3, "inputs are of type int; expected rows"),
         (np.float64(3), "inputs are the single value 3.0"),
         ([[float("inf")]], "inputs hold infinity"),
         ([[object()]], "inputs hold something of type object"),

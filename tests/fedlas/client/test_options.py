@@ -101,7 +101,7 @@ def test_a_budget_has_many_forms(budget: Any) -> None:
 @pytest.mark.parametrize("budget", ["soon", "", 0, -1, float("nan"), True, "2d", timedelta(0)])
 def test_what_is_no_budget_is_said_before_anything_is_sent(client: Client, budget: Any) -> None:
     """The error has the field, and what it may be."""
-    with pytest.raises(InvalidInput, match=r"^budget is .*; needed are minutes above 0, or a time such as") as caught:
+    with pytest.raises(InvalidInput, match=r"^budget is .*; expected minutes above 0, or a time such as") as caught:
         client.calibrate("a.onnx", "b.npz", budget=budget)
     assert (caught.value.code, caught.value.field) == ("bad_budget", "budget")
 

@@ -60,5 +60,5 @@ def test_a_secret_that_is_none_verifies_nothing() -> None:
             verify(secret, headers(), BODY, now=NOW)
     with pytest.raises(InvalidInput, match="no secret is given"):
         verify("", headers(), BODY, now=NOW)
-    with pytest.raises(InvalidInput, match="the body is of type dict; needed are its bytes as they came"):
+    with pytest.raises(InvalidInput, match="the body is of type dict; expected its bytes as they came"):
         verify(SECRET, headers(), {"type": "job.failed"}, now=NOW)  # type: ignore[arg-type]

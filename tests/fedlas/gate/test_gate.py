@@ -344,7 +344,7 @@ def test_a_calibrator_that_keeps_labels_stands_behind_one_that_is_stopped() -> N
     found = judge(given, targets, provenance="no")
     assert any(guard.finalist == "post_hoc" and not guard.passed for guard in found.guards)
     assert (found.verdict, found.finalist, found.serves) == ("post_hoc", "same_labels", "calibrated")
-    assert "veto what comes before it in line. The 900 test rows show a temperature" in found.sentences[0]
+    assert "the post-hoc calibrator failed the checks. The 900 test rows show a temperature" in found.sentences[0]
 
 
 def test_a_trained_finalist_must_beat_the_calibrator_that_keeps_labels() -> None:
@@ -403,7 +403,7 @@ def test_test_rows_veto_what_is_shown_to_be_worse() -> None:
     by_hand = [-np.log(softmax(scale * logits)[np.arange(len(targets)), targets]).mean() for scale in (3.0, 1.5)]
     assert (worse.finalist, worse.against) == ("post_hoc", "uploaded")
     assert worse.value == pytest.approx(by_hand[0] - by_hand[1])
-    assert any("shown to be worse than the uploaded model" in sentence for sentence in found.sentences)
+    assert any("significantly worse than the uploaded model" in sentence for sentence in found.sentences)
 
 
 def test_a_gain_that_few_rows_cannot_show_is_served_all_the_same() -> None:
@@ -527,32 +527,34 @@ def test_figures_stand_in_the_verdict_alone() -> None:
     verdict = CALIBRATOR.changed(claims=(claim("post_hoc", significant=True),), guards=guards, looks_before=30)
     _, *rest = sentences_of(verdict, 500, ["a", "b"])
     assert rest[:3] == [
-        "The fine-tuned model loses accuracy, by more than the 0.005 that is allowed, so it is not served.",
-        "The average with the fine-tuned model is shown to be worse in NLL, so it is not served.",
-        "The post-hoc calibrator says that one class is rarer or more common than it is (class “b”), by "
-        "more than the 1.3 that is allowed, but chance explains it.",
+        "The fine-tuned model is not served: it loses accuracy by more than the allowed 0.005.",
+        "The average with the fine-tuned model is not served: it is significantly worse in NLL.",
+        "The post-hoc calibrator gets the share of one class wrong (class “b”) by more than a factor of 1.3, but "
+        "chance explains it.",
     ]
     assert "judged 30 times before" in rest[-1]
     assert not [sentence for sentence in rest if "p =" in sentence or "p <" in sentence or "interval" in sentence]
 
 
 def test_what_gave_way_is_named() -> None:
-    """A vetoed finalist has a sentence, and what is served is the next in line."""
+    """A vetoed finalist has a sentence, and is named first only if it would have been served."""
     veto = GateVeto(finalist="post_hoc", reason="worse", value=0.05, against="uploaded", p_value=0.002)
     claims = (claim("same_labels", significant=True), claim("post_hoc", significant=False))
     of = {"order": ("same_labels",), "vetoes": (veto,), "finalist": "same_labels"}
     verdict = GateVerdict(verdict="post_hoc", score="nll", claims=claims, guards=(), sentences=(), **of)
     first, *rest = sentences_of(verdict, 500)
-    assert first.startswith("The test rows veto what comes before it in line. The 500 test rows show a temp")
-    worse = "The post-hoc calibrator is shown to be worse than the uploaded model: NLL +0.0500"
-    assert f"{worse}, so it is not served." in rest
+    assert first.startswith("On the test rows the post-hoc calibrator failed the checks. The 500 test rows show a temp")
+    worse = "it is significantly worse than the uploaded model (NLL +0.0500)."
+    assert f"The post-hoc calibrator is not served: {worse}" in rest
+    first, *_ = sentences_of(verdict.changed(finalist="average", order=("average", "same_labels")), 500)
+    assert "failed the checks" not in first
 
 
 def test_nothing_served_says_why() -> None:
     """Where everything is stopped the test rows are the reason."""
     veto = GateVeto(finalist="post_hoc", reason="worse", value=0.1, against="uploaded", p_value=0.01)
     stopped = UNCHANGED.changed(vetoes=(veto,))
-    assert "the test rows veto everything" in sentences_of(stopped, 500)[0]
+    assert "no calibrated version of it passed the checks" in sentences_of(stopped, 500)[0]
 
 
 def guards(

@@ -66,8 +66,11 @@ def test_the_report_is_strict_json() -> None:
 def test_the_summary_is_honest() -> None:
     """The served model and how often it is right come first, then the next step, then the gate, then the notes."""
     summary = content()["summary"]
-    assert summary[0].startswith("Served is")
-    assert "says 64.2 % and is right on 65.5 % of the 400 test rows, within the ±4.4 points of chance" in summary[0]
+    assert summary[0].startswith("Served: ")
+    assert (
+        "says 64.2 % and is right on 65.5 % of the 400 test rows, within the ±4.4 points that chance explains"
+        in summary[0]
+    )
     assert summary[:2] == content()["advice"]
     assert "show the post-hoc calibrator to be better" in summary[2]
     assert summary[-1] == "A note."
@@ -106,7 +109,7 @@ def test_a_uniform_model_cannot_abstain() -> None:
     """All confidences alike: one point on the curve, and a sentence that nothing can be set aside."""
     content = report(np.full((60, 3), 1 / 3), np.arange(60) % 3).as_dict()
     assert content["risk_coverage"]["calibrated"]["coverage"] == [1.0]
-    assert any("too much alike" in sentence for sentence in content["summary"])
+    assert any("too similar" in sentence for sentence in content["summary"])
 
 
 def test_one_class_only_says_so() -> None:

@@ -157,7 +157,7 @@ def test_candidates_stand_in_the_order_of_their_nll() -> None:
     root = ET.fromstring(race_svg(made) or "")
     told = [one.text for one in root.iter(f"{SVG}text")]
     assert [text for text in told if len(text or "") == 1] == ["B", "A", "C"]
-    assert [one.text for one in root.iter(f"{SVG}text") if one.get("font-weight")] == ["The race", "A"]
+    assert [one.text for one in root.iter(f"{SVG}text") if one.get("font-weight")] == ["Candidates", "A"]
     marks = list(root.iter(f"{SVG}circle"))
     assert [title.text for one in marks for title in one] == [f"{'x' * 90}: 0.4000", "a <b>: 0.5000", "stopped: 0.6000"]
     assert [float(one.get("cx", 0)) for one in marks] == sorted(float(one.get("cx", 0)) for one in marks)

@@ -120,7 +120,7 @@ def test_warnings_and_adjustments_come_with_what_they_rest_on() -> None:
     assert '<div class="wrong">' in warned
     assert "<dt>column</dt><dd>Unnamed: 0</dd>" in page[page.index("What was done for you") :]
     assert summary[2:4] == [*made.warnings]
-    assert made.advice[1] == "Next: look at what seems wrong. The classes are in another order."
+    assert made.advice[1] == "Next: check this warning. The classes are in another order."
     assert "A pandas index is no feature." in summary
     assert made.as_dict()["notices"][0]["evidence"] == order
     assert "What was done for you" not in is_whole(report(softmax(logits), targets))
@@ -169,7 +169,7 @@ def test_parts_losses_and_how_candidates_were_trained_are_shown() -> None:
         ],
     )
     page, summary = is_whole(made), " ".join(made.as_dict()["summary"])
-    assert "The served network has been trained on the 3,000 train and 1,000 calibration rows" in summary
+    assert "The served network was trained on the 3,000 train and 1,000 calibration rows" in summary
     assert "the post-hoc calibrators" in summary
     assert "the best FedLAS+ candidate is better than the best with cross-entropy" in summary
     for text in (
@@ -193,9 +193,9 @@ def test_a_warned_gain_is_not_green() -> None:
     calm, warned = (
         is_whole(report(probs, targets, **given, warnings=some)) for some in ((), [Notice(code="x", message="odd")])
     )
-    assert '<span class="badge good">Calibrator served, shown to be better than the upload</span>' in calm
+    assert '<span class="badge good">Calibrator served, significantly better than the upload</span>' in calm
     assert (
-        '<span class="badge open">Calibrator served, shown to be better than the upload; see the warnings</span>'
+        '<span class="badge open">Calibrator served, significantly better than the upload; see the warnings</span>'
         in warned
     )
 
@@ -214,7 +214,7 @@ def test_a_page_opens_with_five_headings_and_the_rest_is_folded() -> None:
     assert [f'<section id="{name}">' in page for name in PARTS] == [True] * 5
     first = page[page.index('<section id="verdict">') : page.index('<section id="models">')]
     assert "significantly better than the uploaded model (Brier score " in first
-    assert "None: the dataset has no guarantee rows" in first
+    assert "None: a threshold needs guarantee rows" in first
     assert first.count("within chance") + first.count("(chance: ±") == 3
     assert "<details" not in first
     folded = re.findall(r"<details ([^>]*)>", page)

@@ -78,7 +78,7 @@ def test_the_sentence_names_what_was_tried() -> None:
     change = by_name["temperature"].out_of_fold_nll.change  # type: ignore[union-attr]
     assert change is not None
     assert change.high < 0
-    assert parts.sentence == "On the calibration rows, out of fold, the NLL is lowered by a temperature."
+    assert parts.sentence == "On held-out calibration rows the NLL falls with a temperature."
     assert found(["uploaded"], ["uploaded"])[0].sentence == ""
 
 
@@ -115,7 +115,7 @@ def test_the_finding_is_that_of_the_interval(rival: float, finding: str) -> None
     assert (difference.finding, difference.against) == (finding, "cross_entropy")
     assert difference.nll.value == pytest.approx((ours - theirs).mean())
     assert (difference.rows_better, difference.rows_worse) == ((ours < theirs).sum(), (ours > theirs).sum())
-    said = {"no_difference_shown": "not shown to differ from"}.get(finding, f"{finding} than")
+    said = {"no_difference_shown": "not clearly different from"}.get(finding, f"{finding} than")
     assert f"the best FedLAS candidate is {said} the best with cross-entropy" in found.sentence
     assert found.sentence.endswith("No candidate with label smoothing was trained.")
 
@@ -149,7 +149,7 @@ def test_what_is_unknown_is_said() -> None:
     assert absent is not None
     assert (alone.method, alone.differences, absent.method) == ("fedlas", (), None)
     assert "no candidate with label smoothing or cross-entropy was trained" in alone.sentence
-    assert "FedLAS was not trained beside it" in absent.sentence
+    assert "No candidate was trained with FedLAS" in absent.sentence
     assert loss_comparison(OutOfFold({"uploaded": rows(0.5)})) is None
     assert loss_comparison(None) is None
 
@@ -185,13 +185,13 @@ def test_a_fine_tuned_network_is_told_whole() -> None:
     winner = {"name": "fedlas", "method": "fedlas", "scope": "head", "hyperparameters": settings}
     made = {"request": REQUEST, "winner": winner, "calibrator": POOL, "calibrated_on": {"train": 0, "calibration": 500}}
     assert words(made, ROWS) == (
-        "The request was the method “auto” within 10 minutes and 4 candidates, with 4 epochs fixed. "
+        "Requested was the method “auto” within 10 minutes and 4 candidates, with 4 epochs fixed. "
         "Only the last layers were trained further from the upload's weights with FedLAS (α = 0.1, momentum 0.95): "
         "AdamW, learning rate 0.0123, weight decay 0.02, batches of 16, 4 epochs, on 400 train and 500 calibration "
         "rows. "
         "Its scores pass through a weighted pool of calibrators (structured matrix 75 %, temperature 25 %), fitted on "
         "500 calibration rows. "
-        "Everything drawn by chance (folds, batches, resamples) starts from seed 7. 800 test rows judged."
+        "All random choices (folds, batches, resamples) use seed 7. 800 test rows judged."
     )
 
 
@@ -201,7 +201,7 @@ def test_an_average_names_its_members() -> None:
     winner = {"name": "average", "method": "average", "scope": "all", "hyperparameters": settings}
     told = words({"winner": winner, "calibrator": {"name": "identity", "parameters": {}}}, ROWS)
     members = "uploaded + pool (40 %) and cross-entropy lr=0.1 (60 %)"
-    assert f"2 networks, each with a calibrator of its own: {members}" in told
+    assert f"2 networks, each with its own calibrator: {members}" in told
     assert "on 400 train and 500 calibration rows" in told
     assert "pass through" not in told
 
@@ -209,18 +209,18 @@ def test_an_average_names_its_members() -> None:
 def test_what_was_not_done_is_not_told() -> None:
     """The upload as it came has neither training nor calibrator; of scores there is no network to speak of."""
     assert words({"winner": None, "calibrator": {"name": "identity", "parameters": {}}}).startswith(
-        "The uploaded model is served as it came. Everything drawn"
+        "The uploaded model is served unchanged. All random choices"
     )
     scores = {
         "methods": {"asked": "auto", "tried": ["temperature", "isotonic"], "fitted": "isotonic"},
         "calibrator": {"name": "isotonic", "parameters": {}},
     }
     assert words(scores).startswith(
-        "Tried were a temperature and isotonic regression. Its scores pass through isotonic regression. Everything"
+        "Tried: a temperature and isotonic regression. Its scores pass through isotonic regression. All random "
     )
     mixed = {"name": "mixture", "parameters": {"temperature": 1.0521, "share": 0.0123, "num_classes": 3}}
     assert "a temperature with a uniform mix (T = 1.05, mix 1.2 %)." in words({"calibrator": mixed})
-    assert words({}).startswith("Everything drawn by chance")
+    assert words({}).startswith("All random choices")
 
 
 NAMES = ["fine", "fraud"]
@@ -319,9 +319,9 @@ def test_true_answers_hold_and_none_are_not_mentioned() -> None:
 @pytest.mark.parametrize(
     ("significant", "wrong", "colour", "title"),
     [
-        (True, 14, "good", "Calibrator served, shown to be better than the upload"),
+        (True, 14, "good", "Calibrator served, significantly better than the upload"),
         (False, 14, "open", "Calibrator served"),
-        (True, 40, "open", "Calibrator served, shown to be better than the upload; 10.0 points too sure"),
+        (True, 40, "open", "Calibrator served, significantly better than the upload; 10.0 points too sure"),
     ],
 )
 def test_green_is_for_what_is_shown_and_true(significant: bool, wrong: int, colour: str, title: str) -> None:

@@ -53,9 +53,9 @@ def served(rows: int, *, scale: float = 1.0, needed: int | None = None, proven: 
         (lambda: served(300), "Next: four times as many calibration and test rows would halve the ±"),
         (
             lambda: served(20_000, proven=True),
-            "Nothing is left to do; for fewer errors, leave the 20 % of rows below 0.",
+            "Nothing more to do. For fewer errors, leave the 20 % of rows below 0.",
         ),
-        (lambda: served(20_000), "no gain is proven: on these test rows the uploaded model is no worse; for"),
+        (lambda: served(20_000), "no gain is proven: on these test rows the uploaded model is no worse. For"),
         (lambda: served(20_000, needed=MAX_ROWS_NEEDED + 1), "it is so small that more than 1,000,000 test rows"),
         (
             lambda: served(20_000, gate=CALIBRATOR.changed(verdict="trained", finalist="trained")),
@@ -67,7 +67,7 @@ def served(rows: int, *, scale: float = 1.0, needed: int | None = None, proven: 
         ),
         (
             lambda: served(300, warnings=[Notice(code="x", message="labels are odd")]),
-            "what seems wrong. Labels are odd.",
+            "check this warning. Labels are odd.",
         ),
         (lambda: served(300, gate=UNCHANGED.changed(verdict="undetermined")), "Next: upload the dataset again"),
     ],
@@ -80,9 +80,7 @@ def test_there_is_one_next_step(made: Any, words: str) -> None:
     assert found.summary[:2] == found.advice
 
 
-@pytest.mark.parametrize(
-    ("method", "words"), [("temperature", "take method=auto"), ("auto", "check the labels of the")]
-)
+@pytest.mark.parametrize(("method", "words"), [("temperature", "use method=auto"), ("auto", "check the labels of the")])
 def test_where_everything_is_stopped_there_is_something_to_take(method: str, words: str) -> None:
     """A method that was named and vetoed points at `auto`, which then has the rows to look at."""
     gate = UNCHANGED.changed(vetoes=(VETO,))
@@ -124,31 +122,31 @@ def test_the_first_screen_does_not_contradict_itself(scale: float) -> None:
         (
             lambda: served(300),
             "but 300 test rows do not decide whether",
-            "no guarantee rows",
+            "needs guarantee rows",
             "but the rows are few: on average the served model",
         ),
         (
             lambda: served(20_000),
             "but 20,000 test rows do not decide whether",
             "None: ",
-            "They may be trusted on rows like the test rows",
+            "Trust them on rows like the test rows",
         ),
         (
             lambda: served(20_000, scale=1.5),
             "the uploaded model with the post-hoc",
             "None: ",
-            "They are not to be trusted",
+            "Do not trust them",
         ),
         (
             lambda: served(2000, gate=UNCHANGED.changed(vetoes=(VETO,))),
             "The uploaded model stays as it is.",
-            "no threshold is made for it",
-            "They are not to be trusted as they are: on average the served model says",
+            "thresholds are made for calibrated models only",
+            "Do not trust them as they are: on average the served model says",
         ),
         (
             lambda: served(300, gate=UNCHANGED.changed(verdict="undetermined")),
             "Nothing is decided",
-            "None: the uploaded model stays",
+            "None: the uploaded model is served unchanged",
             "Unknown: the model says",
         ),
     ],
@@ -172,12 +170,12 @@ def test_a_promise_that_cannot_be_kept_says_what_can() -> None:
     least = next(row.reachable for row in few.guarantees.max_error if row.level == 0.05)
     assert least is not None
     assert (
-        f"60 guarantee rows are too few for it; they allow none of less than {100 * least:.1f} %."
+        f"60 guarantee rows are too few; the lowest share that they allow is {100 * least:.1f} %."
         in promise_sentence(few)
     )
     assert many.promise is not None
     assert promise_sentence(many) == many.promise.sentence
-    assert promise_sentence(many.changed(promise=None)).startswith("Answer by itself where the confidence is")
+    assert promise_sentence(many.changed(promise=None)).startswith("Answers with a confidence of")
 
 
 def test_the_error_has_the_chance_of_the_calibration_rows() -> None:
@@ -206,7 +204,7 @@ def test_the_error_has_the_chance_of_the_calibration_rows() -> None:
 
 def test_what_is_proven_of_the_upload_alone_is_said() -> None:
     """The title names what is beaten, and nothing that is not; what nothing is decided about claims no chance."""
-    assert headline(served(300, proven=True)) == "Calibrator served, shown to be better than the upload"
+    assert headline(served(300, proven=True)) == "Calibrator served, significantly better than the upload"
     first = served(300, proven=True).gate.claims[0].changed(finalist="trained")
     for beats, words in ((True, "It is better than every"), (False, "Whether it is better than every")):
         gate = CALIBRATOR.changed(finalist="trained", claims=(first, first.changed(significant=beats)))
@@ -229,7 +227,7 @@ def test_an_open_claim_is_told_with_its_range() -> None:
     assert one.p_value > gate.claims[0].level
     told = next(text for text in not_shown(made) if "beats the uploaded model" in text)
     assert f"{signed(one.low)} and {signed(one.high)}" in told
-    assert "What was not shown" in is_whole(made)
+    assert "What remains open" in is_whole(made)
 
 
 def test_other_rows_are_always_left_open() -> None:

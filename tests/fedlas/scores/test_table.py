@@ -117,7 +117,7 @@ def test_roles_are_kept_apart() -> None:
         ({"label": [np.nan] + [1.0] * 11}, "bad_labels", "row 0"),
         ({"score": None}, "no_scores", "signal_…"),
         ({"signal_a": np.ones(12)}, "ambiguous_scores", "score, signal_a"),
-        ({"score": np.arange(9.0), "label": np.arange(9) % 2}, "too_few_rows", "needed are 10"),
+        ({"score": np.arange(9.0), "label": np.arange(9) % 2}, "too_few_rows", "expected 10"),
         ({"score": np.arange(11.0)}, "length_mismatch", "'score' has 11 rows"),
         ({"group": ["a"] * 11 + [""]}, "bad_role", "row 11"),
         ({"weight": np.full(12, -1.0)}, "bad_weights", "not negative"),

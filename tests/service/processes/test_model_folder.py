@@ -288,17 +288,17 @@ def _all_bad(folder: Path, told: Path) -> None:
         (lambda folder, told: folder.rmdir(), ["there is no folder"]),
         (
             lambda folder, told: _write(folder / "read.me", b""),
-            ["holds no model; needed is NAME.onnx, NAME/model.onnx"],
+            ["holds no model; expected NAME.onnx, NAME/model.onnx"],
         ),
         (_twice, [r"two models are called a: .*a\.onnx and a folder"]),
         (
             _all_bad,
             [
                 r"more/3 holds no \.onnx file",
-                r"other holds a\.onnx, b\.onnx; needed is one file",
-                r"half\.onnx cannot be served: .*needed is a file calibrated by FedLAS",
+                r"other holds a\.onnx, b\.onnx; expected one file",
+                r"half\.onnx cannot be served: .*expected a file calibrated by FedLAS",
                 r"plain\.onnx cannot be served: it computes confidence, features; .*logits, probabilities, confidence",
-                r"scaled\.onnx cannot be served: its metadata names no calibrator; needed is a file calibrated",
+                r"scaled\.onnx cannot be served: its metadata names no calibrator; expected a file calibrated",
                 r"text\.onnx cannot be served: ONNX Runtime cannot open it, so it is half-written, damaged",
                 r"wrong\.onnx cannot be served: its metadata cannot be read .*download it again",
             ],

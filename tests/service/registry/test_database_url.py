@@ -39,7 +39,7 @@ def test_a_command_ends_with_what_was_found_and_what_is_needed(
     assert main(["api"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"fedlas: FEDLAS_DATABASE_URL: '{url.partition(':')[0]}")
-    assert "needed is postgresql+psycopg://" in line
+    assert "expected postgresql+psycopg://" in line
     assert "sec" not in line
     with pytest.raises(SystemExit) as ended:
         configuration()

@@ -52,5 +52,5 @@ def test_a_failed_batch_says_why(api: Api, uploads: Uploads) -> None:
         api.work(record_id)
     page = words(api, f"/batches/{batch}")
     assert "The inputs of model and dataset differ." in page
-    assert "Code inputs_mismatch . Mend the dataset or the request and send it again." in page
+    assert "Code inputs_mismatch . Correct the dataset or the request and send it again." in page
     assert "inputs_mismatch" in words(api, "/batches")

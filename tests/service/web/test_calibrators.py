@@ -26,7 +26,7 @@ def sent(api: Api, monkeypatch: pytest.MonkeyPatch, content: str, **fields: str)
 
 def test_from_a_file_to_a_promise(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """A page says the promise that a form asked for, to a script its part alone; a bad report leaves the promise."""
-    assert "Nobody has sent scores yet" in api.client.get("/calibrators", headers=PAGE).text
+    assert "No scores have been sent yet" in api.client.get("/calibrators", headers=PAGE).text
     asked = {"max_error": "7,5 %", "confidence": "90", "slice": "language", "valid_for": "v1", "publish_as": "judge"}
     page = sent(api, monkeypatch, ROWS, **asked)
     [record] = api.client.get("/v1/calibrators").json()["data"]

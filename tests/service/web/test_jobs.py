@@ -78,7 +78,7 @@ def test_a_job_says_what_it_is_and_what_was_ordered(api: Api, browser: TestClien
     assert "<script>alert" not in page
     assert job["id"] in page
     assert "within 5 minutes and 1 candidate" in page
-    assert "It waits for a worker." in page
+    assert "Waiting for a worker." in page
 
 
 def test_a_job_is_cancelled_and_deleted_by_forms(api: Api, browser: TestClient) -> None:
@@ -88,7 +88,7 @@ def test_a_job_is_cancelled_and_deleted_by_forms(api: Api, browser: TestClient) 
     assert too_early.status_code == 409
     assert "can be deleted once it has ended" in too_early.text
     assert browser.post(f"{at}/cancel").headers["location"] == at
-    assert "It was cancelled" in browser.get(at).text
+    assert "Cancelled: nothing was published" in browser.get(at).text
     again = browser.post(f"{at}/cancel")
     assert again.status_code == 409
     assert "has already cancelled" in again.text

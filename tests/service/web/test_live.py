@@ -80,8 +80,8 @@ def test_what_has_ended_is_told_once_and_the_stream_ends(api: Api, browser: Test
     api.post(f"/v1/jobs/{job_id}/cancel")
     told = list(parts(iter(browser.get("/live", params={"job": [job_id, LOST, job_id]}).text.split("\n"))))
     assert sorted(one.event for one in told) == sorted([job_id, LOST, "end"])
-    assert "It was cancelled" in next(one.part for one in told if one.event == job_id)
-    assert "This job was deleted meanwhile" in next(one.part for one in told if one.event == LOST)
+    assert "Cancelled: nothing was published" in next(one.part for one in told if one.event == job_id)
+    assert "deleted in the meantime" in next(one.part for one in told if one.event == LOST)
     again = browser.get("/live", params={"job": job_id}, headers={"Last-Event-ID": told[-1].id})
     assert (again.status_code, again.content) == (204, b"")
 
@@ -102,8 +102,8 @@ def test_all_who_look_are_told_the_same_until_the_end(tmp_path: Path) -> None:
     ):
         first, second = order(api.url), order(api.url)
         with looking(api.url, first) as one, looking(api.url, first, second) as both:
-            until(one, "It waits for a worker")
-            until(both, "It waits for a worker")
+            until(one, "Waiting for a worker")
+            until(both, "Waiting for a worker")
             tell(registry, first, *trained("fedlas α=0.1", 1, losses=[2.0, 1.0]))
             seen = until(one, "epoch 2 of 10")
             assert seen == until(both, "epoch 2 of 10")
@@ -114,7 +114,7 @@ def test_all_who_look_are_told_the_same_until_the_end(tmp_path: Path) -> None:
             with registry.write() as unit:
                 unit.jobs.change_status(unit.jobs.get(second), "cancelled")
                 unit.jobs.delete(second)
-            assert "This job was deleted meanwhile" in [told.part for told in both][-2]
+            assert "deleted in the meantime" in [told.part for told in both][-2]
 
 
 @pytest.mark.slow
@@ -137,7 +137,7 @@ def test_a_stream_ends_with_its_session(tmp_path: Path) -> None:
                     looking(api.url, job_id, **session) as stream,
                     httpx.stream("GET", events, headers=session, timeout=20) as of_the_api,
                 ):
-                    until(stream, "It waits for a worker")
+                    until(stream, "Waiting for a worker")
                     assert of_the_api.status_code == 200
                     client.post("/sign-out")
                     assert [told.event for told in stream] == ["signed-out"]

@@ -107,12 +107,12 @@ def test_a_job_waits_for_inspection(api: Api, uploads: Uploads) -> None:
     waits = ["the inspection of the model and the inspection of the dataset", "the inspection of the dataset"]
     for record_id, words in zip(ids.values(), waits, strict=True):
         page = text_of(api, address)
-        assert (button in page, f"This waits for {words}." in page) == (True, True)
+        assert (button in page, f"Waiting for {words}." in page) == (True, True)
         assert f'<a href="{address}">Load the page again</a>' in page
         api.work(record_id)
     page = text_of(api, address)
-    assert (button in page, "This waits for" in page) == (False, False)
-    assert "This waits for a dataset." in text_of(api, f"/new?model={ids['model']}")
+    assert (button in page, "Waiting for" in page) == (False, False)
+    assert "Waiting for a dataset." in text_of(api, f"/new?model={ids['model']}")
 
 
 def test_an_order_says_how_often_its_test_rows_have_judged(api: Api, both: dict[str, str]) -> None:
@@ -203,7 +203,7 @@ def test_a_rejected_file_says_why(api: Api, uploads: Uploads) -> None:
     assert "<code>not_onnx</code>" in page
     assert "The file is no ONNX file." in page
     assert f'name="dataset.id" value="{ids["dataset"]}"' in page
-    assert "This waits for another model." in page
+    assert "Waiting for another model." in page
 
 
 def test_what_does_not_belong_together_is_told_before_an_order(api: Api, uploads: Uploads) -> None:
@@ -233,7 +233,7 @@ def test_that_nobody_has_said_what_was_seen_is_told_once(api: Api) -> None:
     _, _, ids = send(api, {"dataset": ("d.npz", digits_npz(split=None))})
     api.work(ids["dataset"])
     page = text_of(api, f"/datasets/{ids['dataset']}")
-    assert page.count("Nothing can be calibrated on these rows before somebody says") == 1
+    assert page.count("Say first which of these rows the model was trained on") == 1
     assert "seen_by_model" not in page
     assert text_of(api, f"/new?dataset={ids['dataset']}").count("Was the model trained on any of these rows?") == 1
 
@@ -242,7 +242,7 @@ def test_a_deleted_model_does_not_cost_the_dataset(api: Api, both: dict[str, str
     """The page says that it is gone, and its form for another one keeps the rows."""
     api.client.delete(f"/v1/models/{both['model']}")
     page = text_of(api, f"/new?model={both['model']}&dataset={both['dataset']}")
-    assert "There is no such model, or it was deleted." in page
+    assert "This model does not exist or was deleted." in page
     assert f'name="dataset.id" value="{both["dataset"]}"' in page
     assert "1,797 rows" in page
 

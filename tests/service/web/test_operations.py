@@ -228,7 +228,7 @@ def test_what_is_away_is_named_and_the_rest_is_shown(
     without = browser.get("/operations")
     assert without.status_code == 200
     assert "The database does not answer (Unavailable)." in without.text
-    assert "which does not answer just now" in without.text
+    assert "which does not answer right now" in without.text
 
 
 def test_a_stopped_worker_is_seen(registry: Registry) -> None:

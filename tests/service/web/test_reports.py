@@ -63,7 +63,7 @@ def test_the_page_of_a_job_says_what_is_served_and_how_often_it_is_right(api: Ap
     text = api.client.get(f"/jobs/{job_with(api, DEMO['report'])}", headers=PAGE).text
     for sentence in DEMO["report"]["advice"]:
         assert f"<p>{sentence}</p>" in text
-    cells = ('says">88.3 %', 'is right">89.8 %', 'apart, points">−1.5 ± 2.0')
+    cells = ('says">88.3 %', 'is right">89.8 %', 'gap, points">−1.5 ± 2.0')
     assert "</td>".join(f'<td data-label="{cell}' for cell in cells) in text
     older = {key: value for key, value in DEMO["report"].items() if key != "confidence_gap"}
     assert "88.3 %" not in api.client.get(f"/jobs/{job_with(api, older)}", headers=PAGE).text

@@ -78,7 +78,7 @@ def test_what_is_no_key_opens_nothing(api: Api, key: str) -> None:
     """The form comes again with a sentence, and without a cookie."""
     answer = browser(api, None).post("/sign-in?next=/jobs", data={"key": key})
     assert (answer.status_code, "set-cookie" in answer.headers) == (401, False)
-    assert "This is no key of this service" in answer.text
+    assert "This key is not known here" in answer.text
     assert "next=/jobs" in answer.text
 
 

@@ -74,7 +74,7 @@ def test_what_is_refused_is_said_at_the_form_and_nothing_is_lost(api: Api) -> No
         assert 'value="0.6"' in text
     for fields in ({"max_error": "x"}, {"coverage": "nan"}, {"abstain_below": "-1"}, {"error_cost": "much"}):
         text = tried(api, "letters", 422, rows="1,2", **fields)
-        assert "needed is a number" in text
+        assert "expected a number" in text
         assert ">\n1,2</textarea>" in text
     tried(api, "letters", rows="1,2", error_cost="0,5")
     assert "Nothing can be promised for this model: promises are made" in tried(

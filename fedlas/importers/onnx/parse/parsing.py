@@ -127,7 +127,7 @@ def embed(model: ModelProto, weights: WeightFile | None) -> None:
             instead = "which did not come with it" if weights is None else f"and what came with it is {name[:200]!r}"
             raise UnsupportedModel(
                 "external_data",
-                f"the weights of {tensor.name!r} lie in {location[:200]!r}, {instead}: needed is one file of that very "
+                f"the weights of {tensor.name!r} lie in {location[:200]!r}, {instead}: expected one file of that very "
                 'name, or one that is written where both are: onnx.save(onnx.load("m.onnx"), "one.onnx")',
             )
         start, stop = _place(tensor, name, len(content))

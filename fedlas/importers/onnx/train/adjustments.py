@@ -130,7 +130,9 @@ def of_untied_weights(names: Collection[str]) -> list[Notice]:
 def of_class_labels(labels: Iterable[str] | None) -> Notice:
     """Names of the classes that the file itself carries, or numbers where nobody gave any."""
     if labels is None:
-        message = "No class names were given: classes are called by their index. Pass class_names to have them checked."
+        message = (
+            "No class names were given, so classes are named by their index. Give class_names to check the label order."
+        )
         return adjustment(CLASSES_NUMBERED, message)
     return adjustment(
         "class_names_read", "The names of the classes were read from the file.", class_names=[*labels][:_SHOWN]
