@@ -8,18 +8,19 @@ import signal
 import socket
 import subprocess
 import sys
-import time
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
 from tests.helpers import ROOT, Json
 from tests.helpers.backends import environment
 from tests.helpers.plain_http import connected, one
-from tests.helpers.processes import die_with_parent
+from tests.helpers.processes import die_with_parent, until
 
+T = TypeVar("T")
 _RUN = """
 import socket, sys
 from service.processes.api import run
@@ -38,17 +39,24 @@ class LiveApi:
         """`before` is run first, in the process itself."""
         self.port: int = listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115  # a pipe that nobody reads would hold it up once it is full
         clean = {name: value for name, value in os.environ.items() if not name.startswith("FEDLAS_")}
         self.process = subprocess.Popen(
             [sys.executable, "-c", before + _RUN, str(listener.fileno()), str(grace_seconds)],
             cwd=ROOT,
             env={**clean, **environment(place)},
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdout=self._log,
             stderr=subprocess.STDOUT,
             pass_fds=[listener.fileno()],
             preexec_fn=die_with_parent(),
         )
+
+    @property
+    def log(self) -> str:
+        """The log so far."""
+        size = os.fstat(self._log.fileno()).st_size
+        return os.pread(self._log.fileno(), size, 0).decode()
 
     @property
     def pids(self) -> list[int]:
@@ -57,17 +65,13 @@ class LiveApi:
 
     def until_ready(self) -> LiveApi:
         """Wait until the process prints its address: an open connection may wait unaccepted in the queue."""
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        while line and b"listening" not in line:
-            line = self.process.stdout.readline()
-        assert line, "the API ended"
+        until(lambda: "listening" in self.log or self.process.poll() is not None, what="the API listens")
+        assert self.process.poll() is None, self.log
         return self
 
-    def signal(self, number: int = signal.SIGTERM) -> float:
-        """Send a signal; returns when."""
+    def signal(self, number: int = signal.SIGTERM) -> None:
+        """Send a signal."""
         self.process.send_signal(number)
-        return time.monotonic()
 
     def ended(self, *, seconds: float) -> None:
         """Fail where it has not ended by itself after so long; uvicorn lets the signal end the process at last."""
@@ -77,8 +81,9 @@ class LiveApi:
         """End it by force."""
         self.process.kill()
         self.process.wait()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
+        if not self._log.closed:
+            print(self.log)  # pytest shows it beside a failure
+            self._log.close()
 
 
 @contextmanager
@@ -140,6 +145,13 @@ def events_of(lines: Iterator[str]) -> Iterator[Json]:
             assert (fields["id"], fields["event"]) == (str(record["id"]), record["type"])
             yield record
             fields = {}
+
+
+def following(stream: Iterator[T]) -> T:
+    """The next event of a stream that goes on: one ends early if its API does, for whatever reason its log says."""
+    for event in stream:
+        return event
+    raise AssertionError("the stream has ended: its API was stopping, or the job is final")
 
 
 @contextmanager

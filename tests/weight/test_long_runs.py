@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from service.predict.engine.batching import InferenceBatch, ModelQueue
+from service.predict.engine.executor import MAX_GRACE_S
 from service.predict.engine.profile import Outputs, RunLimits
 from service.predict.engine.scheduler import Scheduler, SchedulerOptions
 from service.predict.engine.session import OpenModel
@@ -32,9 +33,11 @@ class Bench:
         self._store = ArtifactStore(folder)
         self.batches: list[InferenceBatch] = []
 
-    def engine(self, on_stuck: Callable[[str], None] | None = None, **limits: int) -> Scheduler:
+    def engine(
+        self, on_stuck: Callable[[str], None] | None = None, *, longest_grace: float = MAX_GRACE_S, **limits: int
+    ) -> Scheduler:
         options, on_batch = SchedulerOptions(10**9, **limits), self.batches.append
-        return Scheduler(self._store.held, options, on_batch=on_batch, on_stuck=on_stuck)
+        return Scheduler(self._store.held, options, on_batch=on_batch, on_stuck=on_stuck, longest_grace=longest_grace)
 
     def kept(self, content: bytes) -> str:
         with stage_bytes(self._store, content) as staged:
@@ -60,44 +63,20 @@ def until_then(engine: Scheduler, line: ModelQueue, value: float, *, seconds: fl
     return future
 
 
-async def side_of(bench: Bench, *, seconds: float) -> int:
-    """The side of matrices whose product takes so long on this machine, by the quickest of three small ones."""
-    engine = bench.engine()
-    line = await engine.models.open(bench.kept(toiling(1)))
-    times = []
-    for _ in range(3):
-        started = time.perf_counter()
-        await engine.submit(line, row(2 * _SIDE))
-        times.append(time.perf_counter() - started)
-    return round(2 * _SIDE * (seconds / min(times)) ** (1 / 3))
-
-
-async def longest_pause(while_waiting_for: asyncio.Future[Any]) -> float:
-    """The longest time that the event loop took for a turn until then."""
-    longest, last = 0.0, time.perf_counter()
-    while not while_waiting_for.done():
-        await asyncio.sleep(0.005)
-        longest, last = max(longest, time.perf_counter() - last), time.perf_counter()
-    return longest
-
-
 def test_a_size_that_depends_on_a_value_never_holds_the_event_loop(bench: Bench) -> None:
     """Rows of zeros are quick, another row is not: it is run in a thread, and its deadline is kept meanwhile."""
 
-    async def ask() -> tuple[float, float]:
+    async def ask() -> None:
         engine = bench.engine()
-        line = await engine.models.open(bench.kept(toiling(60)))
+        line = await engine.models.open(bench.kept(toiling(300)))
         assert line.model.cost(1) < 0.1, "warming up tells nothing"
-        started = time.perf_counter()
-        future = until_then(engine, line, _SIDE, seconds=0.2)
-        pause = await longest_pause(future)
         with pytest.raises(DeadlineExceeded):
-            await future
-        return pause, time.perf_counter() - started
+            await until_then(engine, line, _SIDE, seconds=0.2)
+        assert bench.batches == [], "on the event loop the run would have ended first"
+        while not bench.batches:
+            await asyncio.sleep(0.01)
 
-    pause, seconds = asyncio.run(ask())
-    assert pause < 0.15
-    assert seconds < 0.6
+    asyncio.run(asyncio.wait_for(ask(), 120))
 
 
 def test_a_run_that_nobody_waits_for_is_ended_before_its_next_node(bench: Bench) -> None:
@@ -105,40 +84,46 @@ def test_a_run_that_nobody_waits_for_is_ended_before_its_next_node(bench: Bench)
 
     async def ask() -> None:
         engine = bench.engine()
-        line = await engine.models.open(bench.kept(toiling(300)))  # about a quarter of a minute
+        line = await engine.models.open(bench.kept(toiling(300)))
         with pytest.raises(DeadlineExceeded):
             await until_then(engine, line, _SIDE, seconds=0.2)
         while not bench.batches:
             await asyncio.sleep(0.01)
 
-    asyncio.run(asyncio.wait_for(ask(), 30))
-    assert bench.batches[0].seconds < 5
-    assert len(bench.batches[0].results) == 1
-    assert isinstance(bench.batches[0].results[0], InvalidRequest)
+    asyncio.run(asyncio.wait_for(ask(), 120))
+    (cut_off,) = bench.batches[0].results
+    assert isinstance(cut_off, InvalidRequest)
+    assert "terminate" in str(cut_off)
 
 
-def test_a_run_that_cannot_be_ended_is_told_of_a_second_after_its_time(bench: Bench) -> None:
-    """One large product goes on: the file that hangs is named, not before its client's time is up."""
-    stuck: list[tuple[str, float]] = []
+def test_a_run_that_cannot_be_ended_is_told_of_after_its_time(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file whose run goes on although it was asked to end is named, not before its client's time is up."""
+    stuck: list[str] = []
+    over = threading.Event()
+    run = OpenModel.run
 
-    async def ask(seconds: float) -> float | None:
-        engine = bench.engine(on_stuck=lambda digest: stuck.append((digest, time.perf_counter())))
-        side = await side_of(bench, seconds=seconds)
-        bench.batches.clear()
+    def endless(model: OpenModel, *given: Any) -> Any:
+        over.wait()  # a product of matrices long enough on any machine would be endless on a busy one
+        return run(model, *given)
+
+    async def ask() -> None:
+        engine = bench.engine(on_stuck=stuck.append, longest_grace=0.1)
         line = await engine.models.open(bench.kept(toiling(1)))
-        started = time.perf_counter()
-        future = until_then(engine, line, side, seconds=1.5)
+        monkeypatch.setattr(OpenModel, "run", endless)
         with pytest.raises(DeadlineExceeded):
-            await future
+            await until_then(engine, line, 1, seconds=0.2)
+        assert stuck == []
         while not stuck:
-            if bench.batches:  # it has ended: the machine was busier while the product was measured than it is now
-                return None
             await asyncio.sleep(0.01)
-        assert stuck[0][0] == line.digest
-        return stuck[0][1] - started
+        assert stuck[0] == line.digest
+        over.set()
+        while not bench.batches:
+            await asyncio.sleep(0.01)
 
-    told = (asyncio.run(asyncio.wait_for(ask(seconds), 90)) for seconds in (8, 20, 40))
-    assert 2.5 <= next(after for after in told if after is not None) < 13
+    try:
+        asyncio.run(asyncio.wait_for(ask(), 60))
+    finally:
+        over.set()
 
 
 def test_who_leaves_early_ends_no_process(bench: Bench) -> None:
@@ -160,29 +145,25 @@ def test_who_leaves_early_ends_no_process(bench: Bench) -> None:
 
 @pytest.mark.parametrize("prepare", [lambda line: None, lambda line: setattr(line.model, "fixed", 0.005)])
 def test_long_runs_leave_their_places(bench: Bench, prepare: Callable[[ModelQueue], None]) -> None:
-    """With one place for batches, and two models whose rows take seconds, a third answers in a fraction of that."""
+    """With one place for batches, and two models whose rows take long, a third is answered while they run."""
 
-    async def ask() -> list[float]:
+    async def ask() -> None:
         engine = bench.engine(runs=1)
         long = [await engine.models.open(bench.kept(toiling(steps))) for steps in (300, 301)]
         other = await engine.models.open(bench.kept(scaling(2)))
         prepare(other)
-        running = [until_then(engine, line, _SIDE, seconds=3) for line in long]
+        running = [until_then(engine, line, 2 * _SIDE, seconds=60) for line in long]
         await asyncio.sleep(0.2)
-        times = []
         for value in range(20):
-            started = time.perf_counter()
             outputs = await engine.submit(other, row(value))
             assert float(outputs["logits"][0, 0]) == 2.0 * value
-            times.append(time.perf_counter() - started)
         assert not any(future.done() for future in running)
         for future in running:
             future.cancel()
         while len(bench.batches) < 22:
             await asyncio.sleep(0.01)
-        return times
 
-    assert sorted(asyncio.run(asyncio.wait_for(ask(), 60)))[10] < 0.2
+    asyncio.run(asyncio.wait_for(ask(), 120))
 
 
 def test_a_model_that_kept_the_loop_is_run_in_threads_for_a_while(bench: Bench) -> None:

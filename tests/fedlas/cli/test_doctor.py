@@ -6,7 +6,7 @@ import json
 import os
 import socket
 import sys
-import time
+import threading
 import warnings
 from collections.abc import Iterator
 from importlib import import_module
@@ -28,6 +28,7 @@ from tests.helpers.command_line import fedlas
 NAMES = ("installed", "ONNX Runtime", "PyTorch", "machine", "server", "service", "worker")
 
 
+@pytest.mark.slow
 def test_it_examines_this_machine(tmp_path: Path) -> None:
     """Every check has lines, each with a status; the one that fails makes the exit code 1, and nothing is made."""
     done = fedlas("doctor", "--json", "--url", "http://127.0.0.1:1", "--timeout", "60", cwd=tmp_path)
@@ -63,11 +64,11 @@ def test_each_check_has_a_time_limit() -> None:
 
     def hanging() -> Iterator[dict[str, str]]:
         yield {"name": "first", "status": "ok", "found": "there"}
-        time.sleep(60)
+        over.wait()
 
-    began = time.monotonic()
+    over = threading.Event()
     found = examine({"slow": (hanging, "cli")}, seconds=0.5)
-    assert time.monotonic() - began < 10
+    over.set()
     assert [(one.name, one.status) for one in found] == [("first", "ok"), ("slow", "warn")]
     assert found[1].found == "no answer within 0.5 s"
 

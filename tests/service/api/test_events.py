@@ -20,7 +20,7 @@ from service.registry.repositories.jobs import Events
 from service.registry.settings import ServiceSettings
 from tests.helpers.api import Api, Json
 from tests.helpers.backends import place
-from tests.helpers.live_api import events_of, listening, live, order
+from tests.helpers.live_api import events_of, following, listening, live, order
 from tests.helpers.problems import fields, problem
 
 STREAM = {"Accept": "text/event-stream"}
@@ -188,14 +188,14 @@ def test_a_stream_goes_on_at_another_process(tmp_path: Path) -> None:
         job_id, registry = order(first.url), Registry.open(ServiceSettings(**where))
         told: list[Json] = []
         with pytest.raises(httpx.TransportError), listening(first.url, job_id) as heard:
-            told.append(next(heard))
+            told.append(following(heard))
             add(registry, job_id, 0.1, 0.2)
-            told += [next(heard), next(heard)]
+            told += [following(heard), following(heard)]
             first.kill()
-            next(heard)
+            following(heard)
         add(registry, job_id, 0.3)
         with listening(second.url, job_id, last=told[-1]["id"]) as heard:
-            told.append(next(heard))
+            told.append(following(heard))
             end(registry, job_id)
             told += heard
         registry.close()

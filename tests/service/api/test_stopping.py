@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from tests.helpers.backends import place
-from tests.helpers.live_api import LiveApi, SlowUpload, listening, live, order
+from tests.helpers.live_api import LiveApi, SlowUpload, following, listening, live, order
 
 CONTENT = b"0123456789" * 100
 
@@ -54,6 +54,7 @@ def replaced(api: LiveApi, where: Mapping[str, Any], listener: socket.socket) ->
     return LiveApi(where, listener).until_ready()
 
 
+@pytest.mark.slow
 def test_a_restart_loses_no_request(tmp_path: Path) -> None:
     """Over two restarts on one socket every request is answered, on new connections and on those that were kept."""
     made: list[str] = []
@@ -79,6 +80,7 @@ def test_a_restart_loses_no_request(tmp_path: Path) -> None:
             api.kill()
 
 
+@pytest.mark.slow
 def test_an_upload_may_finish(tmp_path: Path) -> None:
     """An upload that is arriving when the signal comes is taken to its end; new connections are not accepted."""
     with place(tmp_path / "data") as where, live(where) as (api,):
@@ -99,7 +101,7 @@ def test_those_who_wait_are_woken(tmp_path: Path) -> None:
         job = order(api.url)
         told: list[int] = []
         with listening(api.url, job) as heard:
-            assert next(heard)["id"] == 1
+            assert following(heard)["id"] == 1
 
             def poll() -> None:
                 told.append(httpx.get(f"{api.url}/v1/jobs/{job}?wait=60", timeout=90).status_code)
@@ -107,14 +109,14 @@ def test_those_who_wait_are_woken(tmp_path: Path) -> None:
             poller = threading.Thread(target=poll)
             poller.start()
             time.sleep(0.5)
-            begun = api.signal()
+            api.signal()
             assert list(heard) == []
             poller.join()
         api.ended(seconds=60)
-        assert told == [200]
-        assert time.monotonic() - begun < 50
+        assert told == [200], "the poll's own time is longer than the API's grace"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_second_signal_ends_it(tmp_path: Path, number: int) -> None:
     """A second signal does not wait for an endless upload."""
@@ -131,6 +133,7 @@ def test_a_second_signal_ends_it(tmp_path: Path, number: int) -> None:
         slow.go_away()
 
 
+@pytest.mark.slow
 def test_grace_ends(tmp_path: Path) -> None:
     """An upload that does not end is cut off when the grace is over."""
     with place(tmp_path / "data") as where, live(where, grace_seconds=1) as (api,):

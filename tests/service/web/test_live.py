@@ -18,7 +18,7 @@ from service.web.jobs import FollowedJob
 from service.web.live import drawn
 from tests.helpers.api import Api
 from tests.helpers.backends import place
-from tests.helpers.live_api import LiveApi, live, order
+from tests.helpers.live_api import LiveApi, following, live, order
 from tests.helpers.race_events import trained
 
 STREAM = {"Accept": "text/event-stream"}
@@ -65,7 +65,7 @@ def tell(registry: Registry, job_id: str, *told: tuple[str, dict[str, object]]) 
 
 def until(stream: Iterator[Told], text: str) -> Told:
     """The first part that holds this."""
-    return next(one for one in stream if text in one.part)
+    return following(one for one in stream if text in one.part)
 
 
 @pytest.fixture
@@ -117,6 +117,7 @@ def test_all_who_look_are_told_the_same_until_the_end(tmp_path: Path) -> None:
             assert "This job was deleted meanwhile" in [told.part for told in both][-2]
 
 
+@pytest.mark.slow
 def test_a_stream_ends_with_its_session(tmp_path: Path) -> None:
     """A sign-out in one tab reaches the others at once, though nothing happens to the job."""
     with place(tmp_path / "data") as settings, socket.create_server(("127.0.0.1", 0)) as listener:
@@ -146,6 +147,7 @@ def test_a_stream_ends_with_its_session(tmp_path: Path) -> None:
             api.kill()
 
 
+@pytest.mark.slow
 def test_a_stream_ends_with_its_key(tmp_path: Path) -> None:
     """The open stream of a revoked key ends within seconds, though nothing happens to the job."""
     admin = {"Authorization": f"Bearer {KEY}"}

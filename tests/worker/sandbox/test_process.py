@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -273,7 +272,6 @@ def test_child_protocol(tmp_path: Path) -> None:
 
 def test_child_without_supervisor_exits(tmp_path: Path) -> None:
     """With its standard input closed from the start, the child ends instead of working unsupervised."""
-    started = time.monotonic()
     request = {
         "order": {"kind": "inspect_model", "options": {}}, "files": {}, "expected": [],
         "limits": {"seconds": 60, "address_space": None, "file_size": None},
@@ -283,7 +281,6 @@ def test_child_without_supervisor_exits(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False)
     assert done.returncode == 3
     assert not (tmp_path / "answer.json").exists()
-    assert time.monotonic() - started < 60
 
 
 def test_a_lack_of_memory_is_told_apart_from_a_bad_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
