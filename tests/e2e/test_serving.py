@@ -15,6 +15,8 @@ import pytest
 from tests.helpers.service import Json, Service, is_alive, serving, until
 from tests.helpers.uploads import Uploads
 
+pytestmark = pytest.mark.slow
+
 ROW = [0.5] * 64
 
 

@@ -17,6 +17,8 @@ from sklearn.preprocessing import StandardScaler
 from tests.helpers.service import Json, Service
 from tests.helpers.uploads import Array
 
+pytestmark = pytest.mark.slow
+
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from skl2onnx import to_onnx
@@ -78,7 +80,6 @@ def test_forests_get_honest_confidences(service: Service, dataset: Json) -> None
     assert (again["status"], again["trainable"]) == ("ready", False), again
 
 
-@pytest.mark.slow
 def test_linear_pipelines_are_trained(service: Service, dataset: Json) -> None:
     """A scaler with a logistic regression is a network whose features are the scaled numbers; a job trains it."""
     model = service.inspected("models", onnx_of(make_pipeline(StandardScaler(), LogisticRegression(C=100))))

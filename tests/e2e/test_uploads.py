@@ -17,6 +17,8 @@ import pytest
 from tests.helpers.service import Json, Service, serving, until
 from tests.helpers.uploads import Uploads
 
+pytestmark = pytest.mark.slow
+
 MEBIBYTE = 1024**2
 CONTENT = np.random.default_rng(0).bytes(8 * MEBIBYTE)
 
@@ -71,7 +73,6 @@ def kill_api(service: Service) -> None:
     until(service._is_ready, what="the new API answers")
 
 
-@pytest.mark.slow
 def test_killed_between_pieces(killed: Service, uploads: Uploads) -> None:
     """A dataset in three pieces with a killed API between them, and a model: a job on them succeeds."""
     content = uploads["digits.npz"]

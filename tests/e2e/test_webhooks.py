@@ -7,11 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from standardwebhooks import Webhook
 
 from tests.helpers.answering import Asked, Told, answering
 from tests.helpers.service import Json, Service, serving, until
 from tests.helpers.uploads import Uploads
+
+pytestmark = pytest.mark.slow
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 

@@ -25,6 +25,8 @@ from tests.helpers.plain_http import connected
 from tests.helpers.processes import free_port, until
 from tests.helpers.service import Service, serving
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = ROOT / "examples"
 KEY = "a-key-of-the-examples-0123456789ab"
 #: The first is far from every border between classes, the second lies on one.

@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+import pytest
 from playwright.sync_api import Page, expect
 
 from tests.helpers.browser import good_to_look_at
+
+pytestmark = pytest.mark.slow
 
 
 def test_from_scores_to_a_threshold(page: Page, tmp_path: Path) -> None:

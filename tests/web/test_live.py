@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import signal
 
+import pytest
 from playwright.sync_api import Page, expect
 
 from tests.helpers.browser import GOOD_SHIFT, good_to_look_at, layout_shift
 from tests.helpers.service import Service
 from tests.helpers.uploads import Uploads
 from tests.web.conftest import KEYS, Windows
+
+pytestmark = pytest.mark.slow
 
 #: Browsers allow six connections to a host.
 TABS = 8

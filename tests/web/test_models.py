@@ -22,6 +22,8 @@ from tests.helpers.service import Service
 from tests.helpers.uploads import Uploads, digits, to_onnx
 from tests.web.conftest import KEYS, Windows
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = "<script>alert('1')</script>\"&"
 
 

@@ -16,6 +16,8 @@ from tests.helpers.service import Service
 from tests.helpers.uploads import npz
 from tests.web.conftest import Windows
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def calibrator(service: Service) -> str:

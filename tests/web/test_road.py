@@ -11,6 +11,8 @@ from tests.helpers.browser import GOOD_SHIFT, good_to_look_at, layout_shift
 from tests.helpers.service import Service
 from tests.web.conftest import Windows
 
+pytestmark = pytest.mark.slow
+
 
 def choose(page: Page, model: Path, dataset: Path) -> None:
     """Give the first page two files."""
@@ -93,7 +95,6 @@ def test_a_table_from_upload_to_prediction_and_a_roll_back(windows: Windows, ser
     assert again["calibrated_model_id"] != job["calibrated_model_id"]
 
 
-@pytest.mark.slow
 def test_pictures_from_upload_to_prediction(windows: Windows, files: Path) -> None:
     """A zip of pictures with a model that says how they become its input; then one picture is dropped."""
     page = windows().page

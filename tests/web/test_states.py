@@ -21,6 +21,8 @@ from tests.helpers.live_api import Json, live
 from tests.helpers.publishing import PROFILE
 from tests.web.conftest import Windows
 
+pytestmark = pytest.mark.slow
+
 #: The first page with all its files, over the wire.
 FIRST_PAGE_BYTES = 30_000
 LISTS = ("/jobs", "/models", "/names", "/datasets", "/batches", "/calibrators", "/operations")

@@ -14,6 +14,8 @@ from tests.helpers.browser import GOOD_SHIFT, good_to_look_at, layout_shift
 from tests.helpers.service import Service
 from tests.helpers.uploads import Uploads, weights_outside
 
+pytestmark = pytest.mark.slow
+
 PIECES = "**/session/v1/uploads/*"
 #: The bytes of the first piece.
 MIB = 1024 * 1024

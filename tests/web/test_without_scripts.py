@@ -10,6 +10,8 @@ from playwright.sync_api import Locator, Page, expect
 from tests.helpers.processes import until
 from tests.web.conftest import Windows
 
+pytestmark = pytest.mark.slow
+
 
 def send(button: Locator) -> None:
     """Send a form, and be on the page that answers it."""
@@ -27,7 +29,6 @@ def loaded_until(page: Page, what: Locator) -> None:
     until(is_there, seconds=240, what=f"{page.url} has {what}")
 
 
-@pytest.mark.slow
 def test_every_form_works_without_a_script(windows: Windows, files: Path) -> None:
     """Two files are sent, checked and calibrated; one job is cancelled, another read to its report; then one leaves."""
     page = windows(java_script_enabled=False).page

@@ -301,6 +301,7 @@ def test_what_is_no_permit_is_rejected_and_never_runs(site: Site, worker: Celery
         assert client.llen("stranger") == 0
 
 
+@pytest.mark.slow
 def test_remote_control_only_reads(site: Site, worker: CeleryWorker) -> None:
     """`inspect ping` is answered; what would change a worker is refused, and changes nothing."""
     assert worker.ask("ping") == {"ok": "pong"}
@@ -311,6 +312,7 @@ def test_remote_control_only_reads(site: Site, worker: CeleryWorker) -> None:
     assert worker.process.poll() is None
 
 
+@pytest.mark.slow
 def test_a_silent_broker_delays_nothing(site: Site) -> None:
     """Work is found while the broker stands still; SIGTERM then hands back what is being done, and the worker ends."""
     lonely = site.start("-Q", "inspect", "-c", "1", name="lonely", FEDLAS_POLL_SECONDS="0.2")

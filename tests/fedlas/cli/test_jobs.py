@@ -12,6 +12,8 @@ from fedlas.client import Client
 from tests.fedlas.cli.conftest import Command, Here
 from tests.helpers.command_line import COMMAND, environment, fedlas
 
+UNKNOWN = ("--seen-by-model", "unknown")
+
 
 @pytest.mark.parametrize(("scores", "code"), [("sharp_scores.npz", 0), ("few_scores.npz", 5), ("wrong_scores.npz", 3)])
 def test_a_calibrator_gates(here: Here, scores: str, code: int, tmp_path: Path) -> None:
@@ -29,8 +31,8 @@ def test_a_calibrator_gates(here: Here, scores: str, code: int, tmp_path: Path) 
     ("rows", "options", "code", "verdict"),
     [
         ("many.npz", ["--seen-by-model", "no", "--require", "significant"], 0, "post_hoc"),
-        ("many.npz", ["--seen-by-model", "unknown", "--require", "calibrated"], 4, "undetermined"),
-        ("many.npz", ["--seen-by-model", "unknown", "--budget", "1m30s"], 0, "undetermined"),
+        pytest.param("many.npz", [*UNKNOWN, "--require", "calibrated"], 4, "undetermined", marks=pytest.mark.slow),
+        pytest.param("many.npz", [*UNKNOWN, "--budget", "1m30s"], 0, "undetermined", marks=pytest.mark.slow),
     ],
 )
 def test_a_local_job_gates(files: Path, tmp_path: Path, rows: str, options: list[str], code: int, verdict: str) -> None:

@@ -39,6 +39,7 @@ def graph(network: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_default_export_works(service: Service, here: Here, files: Path, graph: Path, network: nn.Module) -> None:
     """Parts of one HTTP request make a job; client and command line send one file, and the model answers as before."""
     parts = {"model": graph, "data": graph.with_name("m.onnx.data"), "dataset": files / "many.npz"}

@@ -239,6 +239,7 @@ def retry(api: LiveApi) -> httpx.Response:
     return httpx.post(f"{api.url}/v1/datasets?name=slow", content=CONTENT, headers=KEY, timeout=60)
 
 
+@pytest.mark.slow
 def test_a_retry_beside_a_slow_upload_is_409_anywhere(pair: Pair) -> None:
     """While the first request still sends, a retry at any process is asked to wait; later both have one answer."""
     slow = pair.begin()
@@ -252,6 +253,7 @@ def test_a_retry_beside_a_slow_upload_is_409_anywhere(pair: Pair) -> None:
     assert len(httpx.get(f"{pair.first.url}/v1/datasets").json()["data"]) == 1
 
 
+@pytest.mark.slow
 def test_a_client_that_goes_away_frees_its_key(pair: Pair) -> None:
     """A broken upload leaves the key to the next attempt, at once."""
     pair.begin().go_away()

@@ -91,6 +91,7 @@ def test_another_judge_is_stale(working: Api) -> None:
         assert [(row["stale"], row["accept"]) for row in answer["predictions"]] == [(stale, not stale)]
 
 
+@pytest.mark.slow
 def test_a_name_is_taken_over_only_by_a_promise_as_strong(working: Api) -> None:
     """A judge that holds no promise, or a weaker one, leaves the name as it was and says why; a strong one takes it."""
     first = fit(working, csv(*judge()), publish_as="judge")
@@ -107,6 +108,7 @@ def test_a_name_is_taken_over_only_by_a_promise_as_strong(working: Api) -> None:
     assert "is valid for 'judge-3'" in unsaid["not_published"]
 
 
+@pytest.mark.slow
 def test_the_same_question_is_no_second_look(working: Api) -> None:
     """Rows that are asked for one promise again have the same answer; another promise of them is paid for."""
     content = csv(*judge())

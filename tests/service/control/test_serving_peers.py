@@ -93,6 +93,7 @@ def test_a_deleted_model_leaves_no_file_to_read(api: WalledApi) -> None:
     assert not copy.exists()
 
 
+@pytest.mark.slow
 def test_counts_are_exact_and_never_fall(api: WalledApi) -> None:
     """A scrape and the statistics count what was answered before them, of processes that have ended as well."""
     publish(api.registry, "counted", scaling(1))
@@ -152,6 +153,7 @@ def test_one_path_is_the_same_for_every_process(api: WalledApi) -> None:
         assert kept.get("/v1/models").status_code == 200
 
 
+@pytest.mark.slow
 def test_without_control_predictions_go_on(api: WalledApi) -> None:
     """While control stands still what lies in the folder answers; of an unknown id nothing can be said."""
     lonely = publish(api.registry, "lonely", scaling(1))

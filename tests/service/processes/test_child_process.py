@@ -89,6 +89,7 @@ def test_a_graph_that_crashes_its_process(tmp_path: Path, capfd: pytest.CaptureF
         assert ask(api, "crashing", 1) == 200  # lifted by hand
 
 
+@pytest.mark.slow
 def test_a_graph_whose_opening_crashes(tmp_path: Path) -> None:
     """A crash on opening ends processes twice, and no more; others are answered."""
     with walled(tmp_path / "data", hung_seconds=30, api_processes=2) as api:

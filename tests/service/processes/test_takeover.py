@@ -139,6 +139,7 @@ def counted(api: WalledApi) -> float:
     return next(float(line.split()[1]) for line in text.splitlines() if line.startswith(FAULTS))
 
 
+@pytest.mark.slow
 def test_a_half_of_another_release(
     place: tuple[WalledApi, Takeover, Json], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

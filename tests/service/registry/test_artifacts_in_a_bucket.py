@@ -23,6 +23,8 @@ from tests.helpers.object_store import ObjectServer
 from tests.helpers.staging import stage_bytes
 from tests.helpers.stores import BehindBucket, make_older
 
+pytestmark = pytest.mark.slow
+
 MEBIBYTE = 1024**2
 
 #: A process that begins, with many others, to fetch a file as soon as it is told to, and says what it got.

@@ -195,6 +195,7 @@ def check_same(job: Job, folder: Path | None, whole: Whole) -> None:
     assert job.candidates() == undisturbed.candidates()
 
 
+@pytest.mark.slow
 def test_a_job_loads_no_compiler(whole: Whole) -> None:
     """Neither opening a network nor training, calibrating and writing it loads PyTorch's compiler."""
     modules = imported((whole[0].place / "attempt-1" / "log.txt").read_text())
@@ -202,6 +203,7 @@ def test_a_job_loads_no_compiler(whole: Whole) -> None:
     assert modules & COMPILER == set()
 
 
+@pytest.mark.slow
 def test_a_killed_job_goes_on(given: Given, whole: Whole, tmp_path: Path) -> None:
     """Killed between two folds, in a refit and while it publishes: the same bytes, nothing trained twice."""
     job = Job(*given, tmp_path)
@@ -257,6 +259,7 @@ def test_a_job_that_is_killed_all_the_time_arrives(given: Given, whole: Whole, t
     check_same(job, folder, whole)
 
 
+@pytest.mark.slow
 def test_another_jobs_journal_is_not_used(given: Given, whole: Whole, tmp_path: Path) -> None:
     """Entries of another request, and files that are none, are passed over with a line in the log; the job runs."""
     (tmp_path / "broken.pt").write_bytes(b"PK nothing")
