@@ -94,7 +94,9 @@ def show_report(output: Output, report: Json, *, key: str) -> None:
         output.lines([key])
     else:
         first = [*report["advice"], *report["warnings"]]
-        output.lines([f"{report['verdict']}{', significantly better than the upload' if report['significant'] else ''}"])
+        output.lines(
+            [f"{report['verdict']}{', significantly better than the upload' if report['significant'] else ''}"]
+        )
         output.lines(f"- {sentence}" for sentence in first)
         _figures(output, report)
         output.lines(f"- {sentence}" for sentence in report["summary"] if sentence not in first)
