@@ -6,9 +6,8 @@ Nothing is made or changed: what `fedlas serve` would make when it first starts 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -16,7 +15,7 @@ from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, RedisError
 from redis.retry import Retry
-from sqlalchemy import Engine, make_url
+from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from service.confinement import confinement
@@ -32,45 +31,36 @@ Line = dict[str, str]
 
 
 def check() -> Iterator[Line]:
-    """The settings; where they make sense, database, broker and files, asked at the same time; and the wall."""
+    """The settings; if they make sense, database, broker, files and the wall."""
     try:
         settings = ServiceSettings()
     except ValidationError as error:
         for mistake in mistakes(error):
             yield _line("settings", "fail", str(mistake), f"correct or unset {mistake.variable or 'one of them'}")
         return
-    checks: list[Callable[[ServiceSettings], Line]] = [database, broker, files]
-    with ThreadPoolExecutor(len(checks)) as pool:
-        for line in [pool.submit(one, settings) for one in checks]:
-            yield line.result()
+    yield database(settings)
+    yield broker(settings)
+    yield files(settings)
     yield from protections(settings)
 
 
 def database(settings: ServiceSettings) -> Line:
     """The state of the database: it answers, and its tables are those of this version."""
-    url, remedy = settings.resolved_database_url, "correct FEDLAS_DATABASE_URL, or start the database"
-    parsed = make_url(url)
+    parsed = make_url(settings.resolved_database_url)
     shown = parsed.render_as_string(hide_password=True)
+    if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").exists():
+        return _line("database", "skip", f"{shown} is not there yet", "fedlas serve makes it")
     try:
-        if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").exists():
-            return _line("database", "skip", f"{shown} is not there yet", "fedlas serve makes it")
-        engine = open_engine(url)
-    except (OSError, SQLAlchemyError) as error:
-        return _line("database", "fail", f"{shown}: {_first_line(error)}", remedy)
-    return _tables(engine, shown, remedy)
-
-
-def _tables(engine: Engine, shown: str, remedy: str) -> Line:
-    try:
-        if is_current(engine):
-            return _line("database", "ok", f"{shown} answers, and its tables are of this version")
-    except (SQLAlchemyError, Unavailable) as error:
-        return _line("database", "fail", f"{shown}: {_first_line(error)}", remedy)
-    finally:
+        engine = open_engine(settings.resolved_database_url)
+        current = is_current(engine)
         engine.dispose()
-    return _line(
-        "database", "warn", f"{shown} answers, and its tables are of another version", "fedlas api prepares them"
-    )
+    except (OSError, SQLAlchemyError, Unavailable) as error:
+        remedy = "correct FEDLAS_DATABASE_URL, or start the database"
+        return _line("database", "fail", f"{shown}: {_first_line(error)}", remedy)
+    if not current:
+        told = f"{shown} answers, and its tables are of another version"
+        return _line("database", "warn", told, "fedlas api prepares them")
+    return _line("database", "ok", f"{shown} answers, and its tables are of this version")
 
 
 def broker(settings: ServiceSettings) -> Line:
@@ -92,19 +82,23 @@ def broker(settings: ServiceSettings) -> Line:
 
 
 def files(settings: ServiceSettings) -> Line:
-    """The state of stored files: their folder can be written to, and their bucket answers."""
-    if settings.artifact_bucket is not None:
-        return _bucket(*settings.artifact_bucket)
-    folder = settings.resolved_artifacts
-    if not folder.exists():
-        return _line("files", "skip", f"{folder} is not there yet", "fedlas serve makes it")
+    """The state of stored files: their folder can be written to, or their bucket answers."""
+    folder, bucket = settings.resolved_artifacts, settings.artifact_bucket
+    where = folder if bucket is None else settings.artifacts
     try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        remedy = "give this user the folder, or let FEDLAS_ARTIFACTS name another"
-        return _line("files", "fail", f"{folder}: {(error.strerror or str(error)).lower()}", remedy)
-    return _line("files", "ok", f"{folder} can be written to")
+        if bucket is not None:
+            from service.registry.s3 import Bucket  # boto3 is an extra
+
+            with closing(Bucket(*bucket)) as opened:
+                opened.clock()
+        elif not folder.exists():
+            return _line("files", "skip", f"{folder} is not there yet", "fedlas serve makes it")
+        else:
+            tempfile.TemporaryFile(dir=folder).close()
+    except (ModuleNotFoundError, OSError, Unavailable, ValueError) as error:
+        remedy = "correct FEDLAS_ARTIFACTS, AWS_* or who may write there; boto3 is in fedlas-service[s3]"
+        return _line("files", "fail", f"{where}: {_first_line(error)}", remedy)
+    return _line("files", "ok", f"{where} takes files")
 
 
 def protections(settings: ServiceSettings) -> Iterator[Line]:
@@ -117,27 +111,6 @@ def protections(settings: ServiceSettings) -> Iterator[Line]:
     report = wall.trial(next(path for path in (folder, *folder.parents) if path.is_dir()))
     off = "fail" if settings.wall == "required" else "warn"
     yield from confinement.protections(report, wall.PROTECTIONS, wall.HARM, place="wall, ", off=off)
-
-
-def _bucket(name: str, prefix: str) -> Line:
-    where = f"s3://{name}/{prefix}" if prefix else f"s3://{name}"
-    try:
-        from service.registry.s3 import Bucket  # boto3 is an extra
-    except ModuleNotFoundError:
-        return _line(
-            "files",
-            "fail",
-            f"{where} needs boto3, which is not installed",
-            "pip install 'fedlas-service[s3]' (in a clone '.[s3]')",
-        )
-    try:
-        bucket = Bucket(name, prefix)
-        bucket.clock()
-        bucket.close()
-    except (Unavailable, ValueError) as error:
-        remedy = "look at FEDLAS_ARTIFACTS and the AWS_* variables (keys, region, endpoint)"
-        return _line("files", "fail", f"{where}: {_first_line(error.__cause__ or error)}", remedy)
-    return _line("files", "ok", f"{where} answers")
 
 
 def _without_password(url: str) -> str:

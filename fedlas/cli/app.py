@@ -120,7 +120,7 @@ for _name, (_sentence, _) in _COMMANDS.items():
 def examine(
     session: Session,
     *,
-    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="Time limit of each check.", min=1)] = 10,
+    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="Time limit for the devices.", min=1)] = 10,
 ) -> int:
     """Examine the installation, with remedies.
 

@@ -10,13 +10,10 @@ import base64
 import json
 import os
 import re
-import tempfile
 import warnings
 from collections.abc import Iterator
-from dataclasses import asdict
-from pathlib import Path
 
-from fedlas.cli.doctor import Finding, Line, collect, said
+from fedlas.cli.doctor import Line, collected, said
 from fedlas.extras import cuda_remedy, has_gpu, installed
 
 #: y = x @ x for a float matrix of 2 by 2.
@@ -37,16 +34,9 @@ def onnx_runtime() -> Iterator[Line]:
 
     ort.set_default_logger_severity(4)
     offered = [name for name in (_CUDA, _CPU) if name in ort.get_available_providers()]
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.enable_profiling = True  # a session names the providers that it has; its profile, the one that computed
-    with tempfile.TemporaryDirectory() as folder:
-        options.profile_file_prefix = os.path.join(folder, "profile")
-        session = ort.InferenceSession(_GRAPH, options, providers=offered)
-        squared = session.run(None, {"x": np.array(_MATRIX, dtype=np.float32)})[0].tolist()
-        events = json.loads(Path(session.end_profiling()).read_text())
-    providers = [event["args"].get("provider") for event in events if event.get("cat") == "Node"]
-    used = next(filter(None, providers), "nothing")
+    session = ort.InferenceSession(_GRAPH, providers=offered)
+    squared = session.run(None, {"x": np.array(_MATRIX, dtype=np.float32)})[0].tolist()
+    used = session.get_providers()[0]  # a session leaves out those whose libraries are missing
     build = "onnxruntime-gpu" if installed("onnxruntime-gpu") else "onnxruntime"
     computed = f"{build} {installed(build) or 'of unknown origin'}: a session computed on {used}"
     yield _judged("ONNX Runtime", computed, squared, on_gpu=used == _CUDA, remedy=cuda_remedy())
@@ -96,10 +86,8 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     for topic, check in (("ONNX Runtime", onnx_runtime), ("PyTorch", pytorch)):
-        findings: list[Finding] = []
-        collect(findings, topic, check, "library")
-        for finding in findings:
-            answers.write(json.dumps(asdict(finding)) + "\n")
+        for line in collected(topic, check, "library"):
+            answers.write(json.dumps(line) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """`fedlas doctor`: what is installed, which devices are really used, what is protected and reachable, and what to do.
 
-Each check runs in a thread, all at the same time, and one that hangs is not waited for. The devices are tried in a
-process of their own, which libraries that do not fit this machine may bring down. Distributions add checks by the
-entry-point group `fedlas.doctor`.
+Checks run one after another, each with time limits of its own. The devices are tried in another process, which
+libraries that do not fit this machine may bring down. Service and worker add theirs by the entry-point group
+`fedlas.doctor`.
 """
 
 from __future__ import annotations
@@ -10,94 +10,51 @@ from __future__ import annotations
 import json
 import os
 import platform
-import shutil
 import subprocess
 import sys
-import tempfile
-import time
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from importlib.metadata import EntryPoint, distribution, entry_points, metadata, version
+from importlib.metadata import EntryPoint, distribution, entry_points, version
 from itertools import groupby
-from pathlib import Path
-from threading import Thread
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias
 
 import httpx
-from packaging.requirements import Requirement
 
 from fedlas import __version__
 from fedlas.client import configuration
 from fedlas.client.errors import ConfigurationError
-from fedlas.extras import TwoRuntimes, beside, check_single_runtime, command, distribution_of, qualified
-from fedlas.extras import installed as _version
+from fedlas.extras import TwoRuntimes, check_single_runtime, command
 
 #: `skip` is neither good nor bad: it is not installed, or not in use here.
 Status: TypeAlias = Literal["ok", "warn", "fail", "skip"]
-#: A finding as a check says it: `name`, `status`, `found` and maybe `remedy`; and `topic`, where it is not the check's.
+#: A finding: `name`, `status`, `found` and maybe `remedy`; and `topic`, if it is not the name of its check.
 Line = Mapping[str, str]
 Check = Callable[[], Iterable[Line]]
 _SERVER_S = 3.0
-#: How a status is written, and its colour on a terminal.
-_MARKS = {"ok": ("ok  ", 32), "warn": ("warn", 33), "fail": ("FAIL", 31), "skip": ("-   ", 2)}
-#: Extras that are asked for by name, in the order of what they are for; the others are parts of these.
-EXTRAS = [
-    "client",
-    "cli",
-    "arrays",
-    "library",
-    "sklearn",
-    "service",
-    "worker",
-    "standalone",
-    "postgresql",
-    "s3",
-    "otel",
-]
-_GIBIBYTE = 1024**3
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of `fedlas doctor`: its heading, the thing, a phrase about it, and what to do, if anything."""
-
-    topic: str
-    name: str
-    status: Status
-    found: str
-    remedy: str = ""
-
-    @classmethod
-    def read(cls, topic: str, record: Mapping[str, object]) -> Finding:
-        """Read what a check says, which another distribution may have written."""
-        asked = record.get("status")
-        status: Status = next((known for known in get_args(Status) if known == asked), "warn")
-        named = {"name": topic, **record}
-        name, observation, remedy = (" ".join(str(named.get(key, "")).split()) for key in ("name", "found", "remedy"))
-        return cls(str(record.get("topic", topic)), name, status, observation, remedy)
+_MARKS = {"ok": "ok  ", "warn": "warn", "fail": "FAIL", "skip": "-   "}
 
 
 def run(*, as_json: bool = False, quiet: bool = False, seconds: float = 10.0) -> int:
-    """Examine and write what was found, with `quiet` only what fails; returns 0 where nothing fails, else 1."""
-    findings = examine(all_checks(seconds), seconds=seconds)
-    failing = [finding for finding in findings if finding.status == "fail"]
+    """Examine and write what was found, with `quiet` only what fails; returns 0 if nothing fails, else 1."""
+    findings = [line for name, (check, extra) in checks(seconds).items() for line in collected(name, check, extra)]
+    failing = [line for line in findings if line["status"] == "fail"]
     if as_json:
-        print(json.dumps({"ok": not failing, "checks": [asdict(finding) for finding in findings]}, indent=2))
+        print(json.dumps({"ok": not failing, "checks": findings}, indent=2))
     elif quiet:
-        print("".join(f"{_line(finding)}\n" for finding in failing), end="")
+        print("".join(f"{_written(line)}\n" for line in failing), end="")
     else:
-        print("\n".join(_page(findings)))
+        for topic, lines in groupby(findings, key=lambda line: line["topic"]):
+            print(topic, *(f"  {_written(line)}" for line in lines), "", sep="\n")
+        counts = {status: sum(line["status"] == status for line in findings) for status in _MARKS}
+        print(f"{counts['ok']} ok, {counts['warn']} to look at, {counts['fail']} failing")
     return int(bool(failing))
 
 
-def all_checks(seconds: float) -> dict[str, tuple[Check, str]]:
-    """Check → what gives its lines, and the extra that it needs; its name is the heading of its lines."""
+def checks(seconds: float) -> dict[str, tuple[Check, str]]:
+    """Each check by its name, which heads its lines, and the extra that it needs."""
     return {
         "installed": (installed, "cli"),
         "devices": (partial(devices, seconds), "library"),
-        "machine": (machine, "cli"),
         "server": (server, "client"),
         **{point.name: (partial(_loaded, point), point.name) for point in entry_points(group="fedlas.doctor")},
     }
@@ -108,55 +65,22 @@ def _loaded(point: EntryPoint) -> Iterable[Line]:
     return check()
 
 
-def examine(checks: Mapping[str, tuple[Check, str]], *, seconds: float) -> list[Finding]:
-    """The findings of all checks, of which each takes `seconds` at most; what it had found until then is kept."""
-    warnings.simplefilter("ignore")
-    by_check: dict[str, list[Finding]] = {name: [] for name in checks}
-    threads = {}
-    for name, (check, extra) in checks.items():
-        threads[name] = Thread(target=collect, args=(by_check[name], name, check, extra), daemon=True)
-        threads[name].start()
-    deadline = time.monotonic() + seconds
-    for name, thread in threads.items():
-        thread.join(max(0.0, deadline - time.monotonic()))
-        if thread.is_alive():
-            by_check[name] = [*by_check[name], Finding.read(name, _late(seconds))]
-    return [finding for findings in by_check.values() for finding in findings]
-
-
-def collect(findings: list[Finding], name: str, check: Check, extra: str) -> None:
-    """Add the findings of one check, of which what it lacks and what it raises are the last."""
+def collected(topic: str, check: Check, extra: str) -> Iterator[Line]:
+    """The findings of a check; what it lacks and what it raises are the last."""
+    usual = {"topic": topic, "name": topic, "remedy": ""}
     try:
         for line in check():
-            findings.append(Finding.read(name, line))
+            yield {**usual, **line}
     except ModuleNotFoundError as error:
-        findings.append(Finding(name, name, "skip", f"{error.name} is not installed", command(extra)))
+        yield {**usual, "status": "skip", "found": f"{error.name} is not installed", "remedy": command(extra)}
     except Exception as error:
-        broken = {"status": "fail", "found": f"the check itself failed: {type(error).__name__}: {error}"}
-        findings.append(Finding.read(name, broken))
+        found = " ".join(f"the check itself failed: {type(error).__name__}: {error}".split())
+        yield {**usual, "status": "fail", "found": found}
 
 
-def _late(seconds: float) -> Line:
-    return {"status": "warn", "found": f"no answer within {seconds:g} s", "remedy": "try again with --timeout 60"}
-
-
-def _page(findings: Sequence[Finding]) -> list[str]:
-    lines = []
-    for topic, group in groupby(findings, key=lambda finding: finding.topic):
-        lines += [_styled(topic, 1), *(f"  {_line(finding)}" for finding in group), ""]
-    counts = {status: sum(finding.status == status for finding in findings) for status in ("ok", "warn", "fail")}
-    return [*lines, f"{counts['ok']} ok, {counts['warn']} to look at, {counts['fail']} failing"]
-
-
-def _line(finding: Finding) -> str:
-    line = f"{_styled(*_MARKS[finding.status])} {finding.name}: {finding.found}"
-    return f"{line}\n{'':7}-> {finding.remedy}" if finding.remedy else line
-
-
-def _styled(text: str, code: int) -> str:
-    """Colours where a person looks at them and has not asked for none (https://no-color.org)."""
-    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not sys.stdout.isatty()
-    return text if plain else f"\033[{code}m{text}\033[0m"
+def _written(line: Line) -> str:
+    said = f"{_MARKS[line['status']]} {line['name']}: {line['found']}"
+    return f"{said}\n{'':7}-> {line['remedy']}" if line["remedy"] else said
 
 
 def said(name: str, status: Status, observation: str, remedy: str = "") -> Line:
@@ -164,46 +88,13 @@ def said(name: str, status: Status, observation: str, remedy: str = "") -> Line:
 
 
 def installed() -> Iterator[Line]:
-    """Python and FedLAS, both builds of ONNX Runtime at once, and each extra, complete or not."""
+    """Python and FedLAS, and both builds of ONNX Runtime if they are there at once."""
     yield said("Python", "ok", f"{platform.python_version()} on {platform.platform(terse=True)}")
     yield said("FedLAS", "ok", f"{version('fedlas')} in {distribution('fedlas').locate_file('')}")
     try:
         check_single_runtime()
     except TwoRuntimes as both:
         yield said("ONNX Runtime", "fail", both.found, both.remedy)
-    for extra in EXTRAS:
-        yield _extra(beside(extra))
-
-
-def _extra(extra: str) -> Line:
-    name, needed = qualified(extra), requirements(extra)
-    if lacking := sorted(name for name in needed if _version(name) is None):
-        return said(name, "skip", f"not installed: lacks {', '.join(lacking)}", command(extra))
-    wrong = {name: needed[name] for name in needed if not needed[name].specifier.contains(_version(name) or "", True)}
-    if wrong:
-        told = "; ".join(f"{name} {_version(name)}, expected {wrong[name].specifier}" for name in sorted(wrong))
-        return said(name, "fail", f"not supported: {told}", command(extra))
-    return said(name, "ok", "complete")
-
-
-def requirements(extra: str) -> dict[str, Requirement]:
-    """Distribution → requirement of an extra on this platform, with those of the extras that it names.
-
-    Of an extra whose distribution is not installed no more is known: that one is all it requires.
-    """
-    if _version(own := distribution_of(extra)) is None:
-        return {own: Requirement(own)}
-    needed: dict[str, Requirement] = {}
-    for line in metadata(own).get_all("Requires-Dist", []):
-        requirement = Requirement(line)
-        if requirement.marker is None or not requirement.marker.evaluate({"extra": extra}):
-            continue
-        if requirement.name in ("fedlas", "fedlas-service"):
-            for part in sorted(requirement.extras):
-                needed |= requirements(part)
-        else:
-            needed[requirement.name] = requirement
-    return needed
 
 
 def devices(seconds: float) -> Iterator[Line]:
@@ -211,37 +102,16 @@ def devices(seconds: float) -> Iterator[Line]:
     words = [sys.executable, "-m", "fedlas.cli.devices"]
     quiet = {**os.environ, "PYTHONWARNINGS": "ignore"}
     try:
-        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds - 0.5, env=quiet)
+        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, env=quiet)
         last = " ".join(done.stderr.decode(errors="replace")[-300:].split())
         written, end = done.stdout, {"status": "fail", "found": f"its process ended with {done.returncode}: {last}"}
     except subprocess.TimeoutExpired as late:
-        written, end = late.stdout or b"", dict(_late(seconds))
+        written = late.stdout or b""
+        end = {"status": "warn", "found": f"no answer within {seconds:g} s", "remedy": "try again with --timeout 60"}
     lines = [json.loads(line) for line in written.splitlines() if line.endswith(b"}")]
     for topic in ("ONNX Runtime", "PyTorch"):
         mine = [line for line in lines if line["topic"] == topic]
         yield from mine or [{**end, "topic": topic, "name": topic}]
-
-
-def machine() -> Iterator[Line]:
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    yield said("cores", "ok", f"{usable} of {os.cpu_count()} may be used")
-    data = Path(os.environ.get("FEDLAS_DATA_DIR") or "fedlas-data").absolute()
-    yield _disk("data folder", data, "FEDLAS_DATA_DIR")
-    yield _disk("temporary folder", Path(tempfile.gettempdir()), "TMPDIR")
-
-
-def _disk(name: str, folder: Path, variable: str) -> Line:
-    place = next(path for path in (folder, *folder.parents) if path.exists())
-    room = shutil.disk_usage(place).free
-    observation = f"{folder}: {room / _GIBIBYTE:.1f} GiB are free"
-    remedy = f"make room, or let {variable} name a folder on another disk"
-    if not os.access(place, os.W_OK):
-        return said(
-            name, "fail", f"{place} cannot be written to by this user", f"let {variable} name a folder that can"
-        )
-    if room < 5 * _GIBIBYTE:
-        return said(name, "fail" if room < _GIBIBYTE / 4 else "warn", observation, remedy)
-    return said(name, "ok", observation)
 
 
 def server() -> Iterator[Line]:

@@ -38,7 +38,7 @@ def test_a_registry_that_is_there_is_read(monkeypatch: pytest.MonkeyPatch, tmp_p
     registry.close()
     found = _checked(monkeypatch, tmp_path)
     assert found["database"][0] == "ok"
-    assert found["files"] == ("ok", f"{tmp_path}/artifacts can be written to")
+    assert found["files"] == ("ok", f"{tmp_path}/artifacts takes files")
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,8 @@ import json
 import os
 import socket
 import sys
-import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -18,14 +17,13 @@ import pytest
 
 from fedlas import __version__
 from fedlas.cli import devices, doctor
-from fedlas.cli.doctor import Finding, all_checks, examine
+from fedlas.cli.doctor import Line, checks, collected
 from fedlas.client import configuration
-from fedlas.extras import beside
 from service.doctor import check as service_check
 from tests.helpers.answering import answering
 from tests.helpers.command_line import fedlas
 
-NAMES = ("installed", "ONNX Runtime", "PyTorch", "machine", "server", "service", "worker")
+NAMES = ("installed", "ONNX Runtime", "PyTorch", "server", "service", "worker")
 
 
 @pytest.mark.slow
@@ -50,7 +48,7 @@ def test_what_fails_stands_on_the_page_with_its_remedy(
     monkeypatch.setenv("FEDLAS_DATABASE_URL", "postgresql+psycopg://u:secret@127.0.0.1:1/x")
     monkeypatch.setenv("FEDLAS_DATA_DIR", str(tmp_path))
     monkeypatch.setenv("FEDLAS_WALL", "off")
-    monkeypatch.setattr(doctor, "all_checks", lambda _: {"service": (service_check, "service")})
+    monkeypatch.setattr(doctor, "checks", lambda _: {"service": (service_check, "service")})
     assert doctor.run(seconds=30) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "service"
@@ -59,31 +57,17 @@ def test_what_fails_stands_on_the_page_with_its_remedy(
     assert lines[-1] == "0 ok, 0 to look at, 1 failing"
 
 
-def test_each_check_has_a_time_limit() -> None:
-    """One that hangs is not waited for, and what it had found until then is kept."""
-
-    def hanging() -> Iterator[dict[str, str]]:
-        yield {"name": "first", "status": "ok", "found": "there"}
-        over.wait()
-
-    over = threading.Event()
-    found = examine({"slow": (hanging, "cli")}, seconds=0.5)
-    over.set()
-    assert [(one.name, one.status) for one in found] == [("first", "ok"), ("slow", "warn")]
-    assert found[1].found == "no answer within 0.5 s"
-
-
 def test_libraries_that_bring_a_process_down_are_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A crash of ONNX Runtime fails in a sentence, and the examination goes on; one that hangs is ended."""
     library = tmp_path / "onnxruntime.py"
     library.write_text("import os; os.kill(os.getpid(), 11)")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
-    found = examine({"devices": all_checks(60)["devices"]}, seconds=60)
-    assert [(one.topic, one.status) for one in found] == [("ONNX Runtime", "fail"), ("PyTorch", "fail")]
-    assert found[0].found.startswith("its process ended with -11:")
+    found = [*collected("devices", *checks(60)["devices"])]
+    assert [(one["topic"], one["status"]) for one in found] == [("ONNX Runtime", "fail"), ("PyTorch", "fail")]
+    assert found[0]["found"].startswith("its process ended with -11:")
     library.write_text("import time; time.sleep(60)")
-    found = examine({"devices": all_checks(3)["devices"]}, seconds=30)
-    assert [(one.topic, one.status, one.found) for one in found] == [
+    found = [*collected("devices", *checks(3)["devices"])]
+    assert [(one["topic"], one["status"], one["found"]) for one in found] == [
         (topic, "warn", "no answer within 3 s") for topic in ("ONNX Runtime", "PyTorch")
     ]
 
@@ -98,30 +82,14 @@ def test_a_check_that_breaks_is_a_line() -> None:
         import_module("fedlas_absent")
         yield {}
 
-    assert examine({"raising": (raising, "cli"), "lacking": (lacking, "s3")}, seconds=30) == [
-        Finding("raising", "raising", "fail", "the check itself failed: RuntimeError: no luck"),
-        Finding("lacking", "lacking", "skip", "fedlas_absent is not installed", "pip install 'fedlas[s3]'"),
-    ]
+    def lines(check: Callable[[], Iterator[Line]]) -> list[Line]:
+        return [*collected("one", check, "s3")]
 
-
-def test_a_missing_extra_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A missing extra is named with what it lacks and the command that installs it."""
-    real = doctor._version
-    monkeypatch.setattr(doctor, "_version", lambda name: None if name in ("celery", "redis") else real(name))
-    lines = {line["name"]: line for line in doctor.installed()}
-    assert lines["fedlas[client]"]["status"] == "ok"
-    extra = f"fedlas[{beside('service')}]"
-    lacks = {"status": "skip", "found": "not installed: lacks celery, redis"}
-    assert lines[extra] == {"name": extra, **lacks, "remedy": f"pip install '{extra}'"}
-
-
-def test_versions_that_do_not_fit_are_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Installed versions are compared with those that the extra asks for."""
-    real = doctor._version
-    monkeypatch.setattr(doctor, "_version", lambda name: "1.26.4" if name == "numpy" else real(name))
-    line = doctor._extra("arrays")
-    assert line["status"] == "fail"
-    assert line["found"] == "not supported: numpy 1.26.4, expected <3,>=2.0"
+    usual = {"topic": "one", "name": "one", "remedy": ""}
+    broken = {"status": "fail", "found": "the check itself failed: RuntimeError: no luck"}
+    missing = {"status": "skip", "found": "fedlas_absent is not installed", "remedy": "pip install 'fedlas[s3]'"}
+    assert lines(raising) == [{**usual, **broken}]
+    assert lines(lacking) == [{**usual, **missing}]
 
 
 def test_devices_are_those_that_computed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,20 +137,7 @@ def test_a_wrong_result_of_a_device_is_a_failure(monkeypatch: pytest.MonkeyPatch
     assert "the result was wrong: [[7.0, 10.0], [15.0, 22.0]]" in line["found"]
 
 
-def test_a_folder_that_cannot_be_used_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The data folder is judged where it would be made."""
-    monkeypatch.setenv("FEDLAS_DATA_DIR", "/proc/nothing/here")
-    lines = {line["name"]: line for line in doctor.machine()}
-    assert lines["data folder"]["status"] == "fail"
-    assert "FEDLAS_DATA_DIR" in lines["data folder"]["remedy"]
-
-
-def test_lines_of_others_are_read_with_care() -> None:
-    """An unknown status is a warning, and line breaks do not break the page."""
-    assert Finding.read("t", {"name": "n", "status": "great", "found": "a\nb"}) == Finding("t", "n", "warn", "a b")
-
-
-def _checked(monkeypatch: pytest.MonkeyPatch, url: str | None, key: str | None = None) -> dict[str, dict[str, str]]:
+def _checked(monkeypatch: pytest.MonkeyPatch, url: str | None, key: str | None = None) -> dict[str, Line]:
     monkeypatch.setenv("XDG_CONFIG_HOME", "/nowhere")
     for name, value in (("FEDLAS_URL", url), ("FEDLAS_API_KEY", key)):
         if value is None:
