@@ -94,7 +94,7 @@ def of_scores(logits: Array, targets: Array) -> set[str]:
 
 
 def of_model(inputs: Array, logits: Array, targets: Array, model: Any) -> set[str]:
-    """The same of a model, as ONNX, on its rows."""
+    """The codes of errors that a model is stopped with, as ONNX, on its rows."""
     import tempfile
     from pathlib import Path
 
@@ -117,7 +117,7 @@ def of_model(inputs: Array, logits: Array, targets: Array, model: Any) -> set[st
 
 
 def apart(inputs: Array, targets: Array, *, scores: bool) -> bool:
-    """Whether no row of a drawn split has a copy in another one."""
+    """True if no row of a drawn split has a copy in another one."""
     copies = copied_rows({"x": inputs}, targets, scores=scores)
     splits = draw_splits(targets, groups=copies)
     _, patterns = np.unique(inputs, axis=0, return_inverse=True)

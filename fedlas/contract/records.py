@@ -61,8 +61,7 @@ VERDICTS = (
 )
 SIGNIFICANT = "Whether test rows show the served model to be better than the uploaded one."
 BEATS_SIMPLER = (
-    "Whether test rows show the served model to be better than the upload and than every simpler model that was made "
-    "of it, such as the upload with a temperature; null if the served model is itself such a one."
+    "Whether it also beats every simpler model that was made, such as the upload with a temperature; null if it is one."
 )
 ServedKind = Annotated[Verdict, OPEN, Field(description=VERDICTS)]
 InspectionStatus = Annotated[
@@ -92,8 +91,7 @@ class Record(Shape):
     )
     waiting_for: str | None = Field(
         None,
-        description="The obstacle that keeps it from going on, in a sentence: no worker takes it, its worker has gone "
-        "silent, or its process was lost and it is tried again; null where it only waits for its turn.",
+        description="What keeps it from going on, such as that no worker takes it; null if it only waits.",
     )
     created_at: datetime = Field(description="The time at which the record was made.")
 

@@ -41,10 +41,10 @@ _MIN_ROWS = 10
 #: Fitting stops where all rows are fitted about alike, so of rows that trained none is wrong, and the worst hundredth
 #: has 2 to 20 % of the log loss. Of unseen rows a few lie near a border, and have 36 to 100 %, but for tables without
 #: noise. Of 286 held-out sets 0.3 % are accused, of 120 sets that trained 70 % (200 rows each: benchmarks.leaks).
-_FEWEST_LEARNT = 200
+_MIN_LEARNT = 200
 _LOSS_OF_WORST = 0.15
 #: A smaller loss is rounding, or a saturated model's.
-_LEAST_LOSS = 1e-6
+_MIN_LOSS = 1e-6
 
 
 def learnt_by_heart(examined: Answers) -> list[Notice]:
@@ -54,8 +54,8 @@ def learnt_by_heart(examined: Answers) -> list[Notice]:
     worst = np.sort(losses)[-len(rows) // 100 :].sum()
     wrong = (examined.logits.argmax(axis=1) != examined.targets).any()
     guessed = np.bincount(examined.targets).max() > 0.9 * len(rows)  # to be right on all of these is no feat
-    few = len(rows) < _FEWEST_LEARNT or examined.dataset.seen_by_model == "unknown"  # of these nothing is claimed
-    if few or wrong or guessed or losses.mean() < _LEAST_LOSS or worst > _LOSS_OF_WORST * losses.sum():
+    few = len(rows) < _MIN_LEARNT or examined.dataset.seen_by_model == "unknown"  # of these nothing is claimed
+    if few or wrong or guessed or losses.mean() < _MIN_LOSS or worst > _LOSS_OF_WORST * losses.sum():
         return []
     return [
         Notice(

@@ -93,7 +93,7 @@ def test_an_ensemble_too_large_for_a_file_gives_way(raced: Raced, monkeypatch: p
     assert found.written is not None
     assert found.written.finalist is found.finalist is raced[1].finalists[served]
     assert found.written.file.report.parity is not None
-    assert found.verdict.sentences[0].startswith("It is the first in line that could be written. The")
+    assert found.verdict.sentences[0].startswith("A preferred model could not be written as a file. The")
     assert found.verdict.sentences[1].startswith("No file could be written of the fine-tuned model: the weights take")
     assert found.verdict.claims == fits.verdict.claims
 

@@ -1,4 +1,4 @@
-"""Whether a job's served model also beats every simpler one, beside `significant`, which is about the upload alone."""
+"""A column of jobs: the served model also beats every simpler one; `significant` is about the upload alone."""
 
 from __future__ import annotations
 
