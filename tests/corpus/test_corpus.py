@@ -21,6 +21,8 @@ from tests.corpus.running import GIGABYTE, Answer, run_alone, run_in_turn, run_t
 from tests.helpers import uploads as made
 from tests.helpers.service import descendants_of, is_alive
 
+pytestmark = pytest.mark.slow
+
 ALL: list[BadFile] = [*models.CASES, *tables.CASES, *images.CASES]
 BY_KIND = {"models": models.CASES, "tables": tables.CASES, "images": images.CASES}
 #: Files that try to take all memory, time or disk: their limits are worth a process each in every run.
@@ -65,7 +67,6 @@ def _command(pid: int) -> bytes:
         return b""
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", BY_KIND)
 def test_all_are_answered_by_one_child(kind: str, tmp_path: Path) -> None:
     """Each file of the corpus is answered with one of its codes, and the process that opened it opens the next."""

@@ -11,6 +11,8 @@ import pytest
 from tests.helpers.service import Json, Service, children_of, descendants_of, is_alive, serving, until
 from tests.helpers.uploads import Uploads
 
+pytestmark = pytest.mark.slow
+
 LONG = {"hyperparameters": {"epochs": 100}, "budget": {"minutes": 2, "candidates": 2}}
 #: Only so that a stage is seen sooner; leases keep their default.
 QUICK_BEATS = {"FEDLAS_HEARTBEAT_SECONDS": "0.5"}
@@ -76,7 +78,6 @@ def test_one_job_survives_it_all(own_service: Service, training: Json) -> None:
     until(lambda: left_over_files(own_service) == [], what="nothing of the attempts is on the disk")
 
 
-@pytest.mark.slow
 def test_child_that_always_dies(tmp_path: Path, uploads: Uploads) -> None:
     """A job whose process is lost again and again without getting further is given up, as our error."""
     with serving(tmp_path / "data", FEDLAS_MAX_ATTEMPTS="3", **QUICK_BEATS) as service:
@@ -99,7 +100,6 @@ def test_child_that_always_dies(tmp_path: Path, uploads: Uploads) -> None:
         assert [event["type"] for event in events].count("attempt") == 3
 
 
-@pytest.mark.slow
 @pytest.mark.embedded
 def test_killed_broker_and_api(own_service: Service, uploads: Uploads) -> None:
     """A broker or API that is killed is started again; what was created meanwhile is done."""
@@ -118,7 +118,6 @@ def test_killed_broker_and_api(own_service: Service, uploads: Uploads) -> None:
     assert own_service.calibrated(model, dataset)["attempts"] == 1
 
 
-@pytest.mark.slow
 @pytest.mark.embedded
 def test_killed_serve_takes_everything_along(tmp_path: Path, uploads: Uploads) -> None:
     """After SIGKILL of `fedlas serve` no part runs on; started again at once, it does the open job."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from playwright.sync_api import expect
 
 from tests.helpers.browser import good_to_look_at
 from tests.web.conftest import KEYS, Windows, sign_in
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_wrong_key_is_told_and_the_right_one_leads_where_one_came_from(windows: Windows) -> None:

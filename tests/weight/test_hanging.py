@@ -24,7 +24,7 @@ from tests.helpers.processes import free_port, until
 from tests.helpers.publishing import publish
 from tests.helpers.served import hungry, scaling, toiling
 
-pytestmark = pytest.mark.embedded
+pytestmark = [pytest.mark.embedded, pytest.mark.slow]
 MIB = 1024**2
 
 
@@ -95,7 +95,6 @@ def test_a_run_that_does_not_end_ends_its_process(supervised: Supervised, capsys
     assert "does not end" in capsys.readouterr().out
 
 
-@pytest.mark.slow
 def test_a_stopped_api_is_ended_and_followed(supervised: Supervised, capsys: pytest.CaptureFixture[str]) -> None:
     """SIGSTOP: connections would wait for ever; soon they are answered by another process."""
     before = supervised.pid

@@ -19,6 +19,8 @@ from service.registry.registry import UnitOfWork
 from service.registry.tables import new_id, now
 from tests.helpers.api import Api, open_api
 
+pytestmark = pytest.mark.slow
+
 _LARGE = "x" * 1_500_000
 
 

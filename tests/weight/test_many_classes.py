@@ -18,6 +18,8 @@ from service.registry.artifacts import ArtifactStore
 from tests.helpers.served import scaling
 from tests.helpers.staging import stage_bytes
 
+pytestmark = pytest.mark.slow
+
 CLASSES, ROWS = 8000, 4000
 #: The bytes that may stay; all rows of one output take 122 MiB.
 MAX_KEPT = 64 << 20

@@ -13,6 +13,8 @@ from tests.helpers.live_api import LiveApi, live
 from tests.helpers.plain_http import Answer, answers, ask, connected, one, received
 from tests.helpers.walled import WalledApi, walled
 
+pytestmark = pytest.mark.slow
+
 KEY = b"Authorization: Bearer the-right-key-of-all-0123456789a\r\n"
 #: Both roads, and the protocol with errors of its own.
 ROADS = (b"/v1/models/m/predict", b"/v1/names", b"/v2/models/m/infer")

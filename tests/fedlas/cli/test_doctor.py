@@ -23,10 +23,11 @@ from service.doctor import check as service_check
 from tests.helpers.answering import answering
 from tests.helpers.command_line import fedlas
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("installed", "ONNX Runtime", "PyTorch", "server", "service", "worker")
 
 
-@pytest.mark.slow
 def test_it_examines_this_machine(tmp_path: Path) -> None:
     """Every check has lines, each with a status; the one that fails makes the exit code 1, and nothing is made."""
     done = fedlas("doctor", "--json", "--url", "http://127.0.0.1:1", "--timeout", "60", cwd=tmp_path)

@@ -18,6 +18,8 @@ from tests.helpers.command_line import COMMAND, drawn_rows, fedlas
 from tests.helpers.judges import judged_csv, judged_rows
 from tests.helpers.uploads import npz
 
+pytestmark = pytest.mark.slow
+
 FOUND: dict[str, dict[str, Any]] = {
     "beats what is simpler, too": {"verdict": "trained", "significant": True, "beats_simpler": True},
     "calibrated, and significant": {"verdict": "trained", "significant": True, "beats_simpler": False},

@@ -12,6 +12,8 @@ from fedlas.client import Client
 from tests.fedlas.cli.conftest import Command, Here
 from tests.helpers.command_line import COMMAND, environment, fedlas
 
+pytestmark = pytest.mark.slow
+
 UNKNOWN = ("--seen-by-model", "unknown")
 
 
@@ -52,7 +54,6 @@ def test_a_local_job_gates(files: Path, tmp_path: Path, rows: str, options: list
         assert fedlas("predict", out, "-", "-q", stdin=b"[[3, 0, 0], [0, 0, 3]]").stdout.split() == ["0", "2"]
 
 
-@pytest.mark.slow
 def test_jobs_gate(command: Command, here: Here) -> None:
     """Jobs that end in each verdict give every code of the table, while they are watched and later by their report."""
     ids = {name: here("models", "upload", f"{name}.onnx", "-q").stdout.strip() for name in ("sharp", "exact")}

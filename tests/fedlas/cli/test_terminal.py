@@ -21,6 +21,8 @@ import pytest
 from tests.helpers.command_line import COMMAND, environment
 from tests.helpers.service import Service
 
+pytestmark = pytest.mark.slow
+
 _MAX_S = 120.0
 
 
@@ -142,7 +144,6 @@ def test_ctrl_c_where_nobody_can_be_asked(service: Service, running: str, variab
     assert service.job(running)["status"] not in ("cancelling", "cancelled")  # it may have ended meanwhile
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("answer", "code", "said"), [("y", 0, "smallest provable gain"), ("n", 1, "seen_by_model=no")])
 def test_who_says_nothing_of_seen_rows_is_asked(
     service: Service, files: Path, tmp_path: Path, variables: dict[str, str], answer: str, code: int, said: str

@@ -25,6 +25,8 @@ from tests.helpers.answering import Asked, Told, answering
 from tests.helpers.live_api import live
 from tests.helpers.processes import free_port
 
+pytestmark = pytest.mark.slow
+
 KEY = "the-right-key-of-all-0123456789a"
 
 

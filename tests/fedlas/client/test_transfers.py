@@ -17,6 +17,8 @@ from tests.helpers.live_api import live
 from tests.helpers.plain_http import ask
 from tests.helpers.processes import until
 
+pytestmark = pytest.mark.slow
+
 #: More than goes out in one request.
 LARGE = 20 * 1024**2
 

@@ -16,7 +16,7 @@ from tests.helpers.networks import run_file, trained_looking
 from tests.helpers.refusals import refusal
 
 CLASSES = 5
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:timm")
+pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning:timm"), pytest.mark.slow]
 
 
 def library_network(name: str, **options: Any) -> nn.Module:

@@ -17,6 +17,8 @@ from fedlas.importers import load_onnx
 from tests.helpers.networks import Bert, Cnn, Composed
 from tests.helpers.refusals import refusal
 
+pytestmark = pytest.mark.slow
+
 IMAGES = np.random.default_rng(0).random((7, 3, 8, 8)).astype(np.float32)
 LAYER = nn.Linear(4, 3)
 

@@ -35,6 +35,8 @@ from tests.helpers.networks import NETWORKS, Cnn, export, images, trained_lookin
 from tests.helpers.refusals import refusal
 from tests.helpers.tuned import shaken
 
+pytestmark = pytest.mark.slow
+
 WEIGHTS = (0.5, 0.2, 0.5)
 
 

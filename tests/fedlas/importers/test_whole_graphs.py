@@ -37,6 +37,8 @@ from tests.helpers.networks import (
 from tests.helpers.small_classifier import SmallClassifier
 from tests.helpers.zoo import ARCHITECTURES, measure, spread
 
+pytestmark = pytest.mark.slow
+
 LIGHT = Path(onnx.__file__).parent / "backend/test/data/light"
 QUICK_LIGHT = ("squeezenet", "shufflenet")
 SLOW_LIGHT = ("bvlc_alexnet", "densenet121", "inception_v1", "inception_v2", "resnet50", "vgg19", "zfnet512")

@@ -35,6 +35,8 @@ from fedlas.training.checkpoints import State
 from tests.helpers.races import bits, said, training_rows
 from tests.helpers.small_classifier import noisy_digits, overconfident_classifier
 
+pytestmark = pytest.mark.slow
+
 HOT = Candidate("fedlas", 0.2, alpha=0.2, beta=4.0, momentum=0.95, epochs=4, scope="all")
 HOT_PLUS = Candidate("fedlas_plus", 0.2, alpha=0.1, beta=0.5, momentum=0.95, margin=6.0, epochs=4, scope="all")
 HEAD = Candidate("cross_entropy", 0.05, epochs=3, scope="head")

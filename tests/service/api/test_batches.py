@@ -23,6 +23,8 @@ from tests.helpers.api import Api, Json, open_api
 from tests.helpers.service import Service, children_of, serving, until
 from tests.helpers.uploads import Uploads, digits, npz
 
+pytestmark = pytest.mark.slow
+
 PARQUET = {"Accept": "application/vnd.apache.parquet"}
 MANY = 50_000
 
@@ -248,7 +250,6 @@ def left_over_files(service: Service) -> list[Path]:
     return [path for folder in folders for path in folder.rglob("*") if path.is_file()]
 
 
-@pytest.mark.slow
 def test_fifty_thousand_rows_of_a_running_service(tmp_path: Path, uploads: Uploads) -> None:
     """A batch whose child was killed once has for every row the confidence that ONNX Runtime computes of it."""
     rng = np.random.default_rng(0)

@@ -19,6 +19,8 @@ from tests.helpers.api import Api, Json
 from tests.helpers.problems import fields, problem
 from tests.helpers.uploads import csv, npz
 
+pytestmark = pytest.mark.slow
+
 PATH = "/v1/calibrators"
 KEY = {"Idempotency-Key": "k"}
 
@@ -125,7 +127,6 @@ def test_the_priors_of_the_file_can_be_an_input(working: Api) -> None:
     np.testing.assert_allclose(found, powers / powers.sum(), atol=1e-6)
 
 
-@pytest.mark.slow
 def test_form_and_csv_are_the_same_scores(working: Api) -> None:
     """A form with options as parts, and a csv, give the same parameters as the raw archive."""
     raw = working.post(f"{PATH}?method=temperature", content=scores())
@@ -303,7 +304,6 @@ def test_there_is_no_report_before_the_calibrator(api: Api) -> None:
         assert api.client.get(f"{PATH}/cal_none/{what}").status_code == 404
 
 
-@pytest.mark.slow
 def test_looks_at_the_same_test_rows_are_counted(working: Api) -> None:
     """The second calibrator of a file is judged as a second look, whatever became of the first record."""
     first = working.post(PATH, content=scores())

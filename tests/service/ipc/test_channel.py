@@ -17,6 +17,8 @@ from pydantic import Field, TypeAdapter
 from service.ipc.channel import Channel, Closed, Full, Malformed, TokenBucket, pair
 from service.ipc.documents import Connection, Counted, Open
 
+pytestmark = pytest.mark.slow
+
 Read = Annotated[Connection | Counted | Open, Field(discriminator="kind")]
 READ: TypeAdapter[Read] = TypeAdapter(Read)
 ALL_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE

@@ -24,7 +24,7 @@ from tests.helpers.served import crashing, scaling, toiling
 from tests.helpers.visitor import LOST, Visitor
 from tests.helpers.walled import WalledApi, walled
 
-pytestmark = pytest.mark.embedded
+pytestmark = [pytest.mark.embedded, pytest.mark.slow]
 DEADLY = -1e20
 
 
@@ -89,7 +89,6 @@ def test_a_graph_that_crashes_its_process(tmp_path: Path, capfd: pytest.CaptureF
         assert ask(api, "crashing", 1) == 200  # lifted by hand
 
 
-@pytest.mark.slow
 def test_a_graph_whose_opening_crashes(tmp_path: Path) -> None:
     """A crash on opening ends processes twice, and no more; others are answered."""
     with walled(tmp_path / "data", hung_seconds=30, api_processes=2) as api:
@@ -104,7 +103,6 @@ def test_a_graph_whose_opening_crashes(tmp_path: Path) -> None:
         assert [api.pid(name) for name in ("serving-1", "serving-2")] == followers
 
 
-@pytest.mark.slow
 def test_a_graph_that_keeps_the_event_loop(tmp_path: Path) -> None:
     """The second time within minutes it is out of service."""
     with service(tmp_path / "data", hung_seconds=6) as api:

@@ -16,7 +16,7 @@ from tests.helpers.served import hungry, scaling, toiling
 from tests.helpers.visitor import Visitor
 from tests.helpers.walled import WalledApi, walled
 
-pytestmark = pytest.mark.embedded
+pytestmark = [pytest.mark.embedded, pytest.mark.slow]
 MIB = 1024**2
 
 
@@ -59,7 +59,6 @@ def hang(api: WalledApi, name: str) -> None:
     raise AssertionError(f"{name} is not ended")
 
 
-@pytest.mark.slow
 def test_a_run_that_does_not_end_costs_its_process_and_its_model(api: WalledApi) -> None:
     """The process is followed, and after the second time the model is suspended; visitors of another lose no answer."""
     assert [ask(api, name, 1)[0] for name in ("toiling", "ordinary")] == [200, 200]

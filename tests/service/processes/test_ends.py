@@ -20,7 +20,7 @@ from tests.helpers.publishing import publish
 from tests.helpers.served import scaling, toiling
 from tests.helpers.walled import WalledApi, walled
 
-pytestmark = pytest.mark.embedded
+pytestmark = [pytest.mark.embedded, pytest.mark.slow]
 ROW = {"inputs": [[1.0, 0.0]]}
 ORDINARY, SLOW = "/v1/models/ordinary/predict", "/v1/models/toiling/predict"
 CLIENTS = 3
@@ -118,7 +118,6 @@ def test_a_successor_has_the_models_of_the_process_before(api: WalledApi) -> Non
     until(lambda: OPEN.search(api.client.get("/metrics").text), what="the model is open")
 
 
-@pytest.mark.slow
 def test_a_request_in_flight_is_answered_at_the_end(tmp_path: Path) -> None:
     """A request in flight is answered where a process has a successor, and where all end and none can connect."""
     with ThreadPoolExecutor() as threads, walled(tmp_path / "data") as api:

@@ -23,6 +23,8 @@ from tests.helpers import ROOT
 from tests.helpers.staging import stage_bytes
 from tests.helpers.stores import Behind, make_older
 
+pytestmark = pytest.mark.slow
+
 HOUR = 3600.0
 GRACE = timedelta(hours=1)
 

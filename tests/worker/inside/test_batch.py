@@ -33,6 +33,8 @@ from worker.inside import batch, batch_rows
 from worker.inside.batch import ahead, predict, predict_shard
 from worker.inside.batch_rows import in_file_order
 
+pytestmark = pytest.mark.slow
+
 Json = dict[str, Any]
 Told = tuple[BatchOrder, dict[str, Path]]
 Array = NDArray[Any]

@@ -34,6 +34,8 @@ from worker.documents import (
 from worker.inside.calibration import calibrate
 from worker.inside.inspection import inspect_dataset, inspect_model
 
+pytestmark = pytest.mark.slow
+
 Json = dict[str, Any]
 
 
@@ -220,7 +222,6 @@ def test_imbalance_alone_is_no_sign_of_seen_rows(run: Run) -> None:
     assert "accuracy is no evidence" in found.said
 
 
-@pytest.mark.slow
 def test_a_thousand_classes(run: Run) -> None:
     """Most of 1,000 classes have one or two calibration rows: a temperature still mends an overconfident model."""
     rng = np.random.default_rng(5)

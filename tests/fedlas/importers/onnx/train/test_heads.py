@@ -21,6 +21,8 @@ from fedlas.importers import OnnxClassifier, check_parity, load_onnx
 from tests.helpers.networks import Composed, Scaled, export, hand_made, images, mlp, node, run_file, table, weight_count
 from tests.helpers.refusals import refusal
 
+pytestmark = pytest.mark.slow
+
 Function = Callable[[Tensor], Tensor]
 
 

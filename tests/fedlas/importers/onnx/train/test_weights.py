@@ -24,6 +24,8 @@ from fedlas.importers.onnx.train.lowering import lower
 from tests.helpers.networks import Inputs, export, hand_made, images, node, table, texts, trained_looking, weight_count
 from tests.helpers.refusals import refusal
 
+pytestmark = pytest.mark.slow
+
 UNFOLDED: dict[str, Any] = {"do_constant_folding": False}
 
 
