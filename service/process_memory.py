@@ -33,6 +33,7 @@ _MEMORY_WORDS = (
     "bad_alloc",
     "start new thread",
     "Thread creation failed",  # of OpenMP
+    "failed to map segment",  # of the loader, of a library that is loaded on demand
     "CUDA out of memory",
     "CUDA error: out of memory",
     "CUDA failure 2:",  # cudaErrorMemoryAllocation

@@ -50,8 +50,16 @@ def test_what_is_held_is_what_the_kernel_limits() -> None:
     assert after["address_space"] >= after["data"] > resource.getpagesize()
 
 
-@pytest.mark.parametrize("words", ["std::bad_alloc", "libgomp: Thread creation failed: Resource", "MemoryError: x"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "std::bad_alloc",
+        "libgomp: Thread creation failed: Resource",
+        "MemoryError: x",
+        "orjson.so: failed to map segment from shared object",
+    ],
+)
 def test_a_lack_is_known_by_the_words_of_libraries(words: str) -> None:
-    """The C++ library, OpenMP and Python each say it in their own way; other words are none."""
+    """The C++ library, OpenMP, Python and the loader each say it in their own way; other words are none."""
     assert lacked_memory(RuntimeError(words))
     assert not lacked_memory(RuntimeError("bad argument"))
