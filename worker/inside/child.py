@@ -54,9 +54,9 @@ KINDS = {
 }
 #: Kind of order → what loads the libraries that its function loads on demand: PyTorch, or those that read files.
 _LIBRARIES = {
-    "inspect_dataset": "fedlas.data",
-    "inspect_model": "worker.inside.model_loading",
-    "calibrate": "worker.inside.model_loading",
+    "inspect_dataset": ("fedlas.data",),
+    "inspect_model": ("worker.inside.model_loading", "worker.inside.serving_cost"),
+    "calibrate": ("worker.inside.model_loading",),
 }
 #: Kinds whose function is also given what asks the supervisor what to do next.
 _ASKING = {"predict_shard"}
@@ -99,7 +99,7 @@ def main(folder: Path) -> int:
 def load(kind: str) -> Loaded:
     """Load what this kind of work needs; an error, or the end of this process, is the machine's fault."""
     began = time.monotonic()
-    for module in (KINDS[kind].partition(":")[0], _LIBRARIES.get(kind, __name__)):
+    for module in (KINDS[kind].partition(":")[0], *_LIBRARIES.get(kind, ())):
         import_module(module)
     return Loaded(**held_bytes(), seconds=time.monotonic() - began)
 
