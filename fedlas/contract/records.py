@@ -91,7 +91,7 @@ class Record(Shape):
     )
     waiting_for: str | None = Field(
         None,
-        description="What keeps it from going on, such as that no worker takes it; null if it only waits.",
+        description="The obstacle to going on, such as that no worker takes it; null if it only waits.",
     )
     created_at: datetime = Field(description="The time at which the record was made.")
 
