@@ -121,7 +121,7 @@ def run_job(name: str, file: Path) -> None:
 
 
 def job_figure(names: tuple[str, ...]) -> None:
-    """Print a line of each job, and of those that are better on hidden rows the share that is significant."""
+    """Print a line for each job, and the significant share of the jobs that are better on hidden rows."""
     folder = cache_folder() / "published"
     folder.mkdir(exist_ok=True)
     better, claimed, false = 0, 0, 0

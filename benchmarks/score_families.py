@@ -199,7 +199,7 @@ UNSEEN: dict[str, Draw] = {
 
 
 def before(rows: Rows, max_error: float, level: float) -> float | None:
-    """The threshold by the start that was: a tenth of the rows, and 100 in place of 65 from 300 rows on."""
+    """The threshold by the former start: a tenth of the rows, and from 300 rows on 100 in place of 65."""
     start = first_rank(max_error, level, errors=1)
     if rows.size < 3 * start:
         start = first_rank(max_error, level)

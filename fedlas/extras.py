@@ -51,26 +51,16 @@ def require(extra: str, *modules: str) -> None:
 
 
 def command(extra: str) -> str:
-    """The command that installs an extra, beside the build of ONNX Runtime that is there: the other would break it."""
-    return f"pip install '{qualified(beside(extra))}'"
+    """The command that installs an extra, beside the build of ONNX Runtime that is there: the other would break it.
 
+    Its distribution is `fedlas`, which in a clone has all extras, or `fedlas-service`.
 
-def qualified(extra: str) -> str:
-    """The extra with its distribution, as pip takes it.
-
-    >>> qualified("client")
-    'fedlas[client]'
+    >>> command("client")
+    "pip install 'fedlas[client]'"
     """
-    return f"{distribution_of(extra)}[{extra}]"
-
-
-def distribution_of(extra: str) -> str:
-    """The distribution of an extra: `fedlas`, which in a clone has them all, or `fedlas-service`."""
-    return (
-        "fedlas-service"
-        if installed("fedlas") and extra not in metadata("fedlas").get_all("Provides-Extra", [])
-        else "fedlas"
-    )
+    extra = beside(extra)
+    elsewhere = installed("fedlas") and extra not in metadata("fedlas").get_all("Provides-Extra", [])
+    return f"pip install '{'fedlas-service' if elsewhere else 'fedlas'}[{extra}]'"
 
 
 def beside(extra: str) -> str:

@@ -59,7 +59,7 @@ class CalibrationResult:
 
     @property
     def beats_simpler(self) -> bool | None:
-        """True where they show that it also beats every simpler model that was made; None where it is such a one."""
+        """True if test rows also show it to beat every simpler model that was made; None for a simpler model."""
         return self.report.beats_simpler
 
     @property

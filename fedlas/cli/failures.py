@@ -11,10 +11,10 @@
 | failed by a defect of ours      | 70    | 70           | 70            | 70              |
 
 The columns are `--require`; without it `any` holds. Calibrated: another model than the uploaded one is to be served.
-Significant: the test rows show it to be better than the upload; beats simpler: than every simpler model that was made,
-too, where it is none of these. `fedlas calibrate SCORES` ends as if `significant` were required, and
-with 0 wherever a promise was made. 1 is also a file, key or URL that cannot be used, 2 a wrong command
-line, 130 Ctrl-C, and 141 a pipe that was closed.
+Significant: the test rows show it to be better than the upload; beats simpler: also better than every simpler model,
+unless it is one itself. `fedlas calibrate SCORES` ends as if `significant` were required, and with 0 if a promise was
+made. 1 is also a file, key or URL that cannot be used, 2 a wrong command line, 130 Ctrl-C, and 141 a pipe that was
+closed.
 """
 
 from __future__ import annotations

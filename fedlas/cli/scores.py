@@ -171,7 +171,7 @@ def label_plan(
 ) -> None:
     """Plan how many labels a promise needs.
 
-    It is kept with these labels in four of five cases, where scores order rows as a judge's do.
+    It is kept with these labels in four of five cases, if scores order rows as a judge's do.
     """
     from fedlas.gate.gate import ledger_level
     from fedlas.scores.promise import planned_labels

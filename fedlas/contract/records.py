@@ -61,7 +61,7 @@ VERDICTS = (
 )
 SIGNIFICANT = "Whether test rows show the served model to be better than the uploaded one."
 BEATS_SIMPLER = (
-    "Whether it also beats every simpler model that was made, such as the upload with a temperature; null if it is one."
+    "Whether it also beats every simpler model that was made, such as the upload with a temperature; null for those."
 )
 ServedKind = Annotated[Verdict, OPEN, Field(description=VERDICTS)]
 InspectionStatus = Annotated[

@@ -52,12 +52,13 @@ class MadeThreshold(Document):
         None, description="Where there is no threshold: the smallest share of errors that could be promised."
     )
     more_labels: int | None = Field(
-        None, description="Where there is no threshold: about how many more labels would do; null: none is seen to do."
+        None,
+        description="If there is no threshold: about how many more labels would be enough; null if no number is known.",
     )
 
     @property
     def remedies(self) -> list[str]:
-        """Ways out where there is no threshold: the share to ask for, and how many labels to add."""
+        """Ways out if there is no threshold: the share to ask for, and how many labels to add."""
         asked = "" if self.reachable is None else f"they do prove {100 * self.reachable:.3g} %: ask for that"
         labels = (
             ""

@@ -67,7 +67,7 @@ _SINGLE_SCORES = 0.5
 
 
 def copied_rows(inputs: Mapping[str, Array], targets: Integers, *, scores: bool = False) -> Integers | None:
-    """The pattern (N,) of each row where equal rows are copies, None where there are none or they repeat by nature.
+    """The pattern (N,) of each row, equal for copies; None if there are no copies, or rows repeat by nature.
 
     >>> copied_rows({"x": np.array([[1.0], [2.0], [1.0]])}, np.array([0, 1, 0])).tolist()
     [0, 1, 0]

@@ -38,7 +38,7 @@ _MIN_MATCHED = 50
 #: How far the scores of a row may sum to something else than 1; rows with which no scores do so by chance.
 _MAX_ROUNDING = 1e-4
 _MIN_ROWS = 10
-#: Fitting stops where all rows are fitted about alike, so of rows that trained none is wrong, and the worst hundredth
+#: Fitting stops once all rows are fitted about alike, so of rows that trained none is wrong, and the worst hundredth
 #: has 2 to 20 % of the log loss. Of unseen rows a few lie near a border, and have 36 to 100 %, but for tables without
 #: noise. Of 286 held-out sets 0.3 % are accused, of 120 sets that trained 70 % (200 rows each: benchmarks.leaks).
 _MIN_LEARNT = 200
@@ -48,7 +48,7 @@ _MIN_LOSS = 1e-6
 
 
 def learnt_by_heart(examined: Answers) -> list[Notice]:
-    """`training_rows`, where all rows are right and about equally so, as only rows that trained are."""
+    """`training_rows`, if all rows are right and about equally so, as only rows that trained are."""
     rows = np.arange(len(examined.targets))
     losses = -log_softmax(np.nan_to_num(examined.logits.astype(np.float64)), axis=1)[rows, examined.targets]
     worst = np.sort(losses)[-len(rows) // 100 :].sum()
@@ -71,7 +71,7 @@ def learnt_by_heart(examined: Answers) -> list[Notice]:
 
 
 def one_hot_answers(examined: Answers) -> list[Notice]:
-    """`one_hot_answers`, where the scores are two numbers, the larger once in each row, as of labels."""
+    """`one_hot_answers`, if the scores are two numbers, the larger once in each row, as of labels."""
     largest = examined.logits == examined.logits.max()
     if len(largest) < _MIN_ROWS or len(np.unique(examined.logits)) != 2 or (largest.sum(axis=1) != 1).any():
         return []
@@ -87,7 +87,7 @@ def one_hot_answers(examined: Answers) -> list[Notice]:
 
 
 def softmax_twice(examined: Answers) -> list[Notice]:
-    """`softmax_twice`, where in every row the scores lie between 0 and 1 and sum to 1, as no logits do."""
+    """`softmax_twice`, if in every row the scores lie between 0 and 1 and sum to 1, as no logits do."""
     scores = examined.logits.astype(np.float64)
     if len(scores) < _MIN_ROWS or not (np.abs(scores.sum(axis=1) - 1) <= _MAX_ROUNDING).all() or scores.min() < 0:
         return []
@@ -108,7 +108,7 @@ def softmax_twice(examined: Answers) -> list[Notice]:
 
 
 def worse_than_frequencies(examined: Answers) -> Iterator[Notice]:
-    """`worse_than_frequencies`, where answers tell nothing of the labels, and are surer than the class frequencies."""
+    """`worse_than_frequencies`, if answers tell nothing of the labels, and are surer than the class frequencies."""
     answered = examined.logits.argmax(axis=1)
     if _kappa(answered, examined.targets, examined.num_classes) > _SATURATED:
         return
@@ -136,7 +136,7 @@ def _some(count: int, most: int) -> Integers:
 
 
 def _tell(logits: NDArray[np.floating], targets: Integers, frequencies: NDArray[np.float64]) -> bool:
-    """True where answers explain the labels at their best temperature, or by the frequencies of the classes."""
+    """True if answers explain the labels at their best temperature, or by the frequencies of the classes."""
     rows = _some(len(targets), max(_MIN_MATCHED, _MAX_MATCHED // len(frequencies)))
     logits, targets = logits[rows], targets[rows]
     known = float(-np.log(frequencies)[targets].mean())
