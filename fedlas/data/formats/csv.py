@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -87,7 +87,7 @@ class CsvReader:
     def _batches(self) -> Iterator[pa.RecordBatch]:
         """Blocks of rows, every cell as it was written."""
         last = None
-        with _parsing(), self._path.open("rb") as file:
+        with _parsing(self.names), self._path.open("rb") as file:
             checked = _Checked(file)
             for batch in self._open(checked):
                 if batch.num_rows:
@@ -131,8 +131,8 @@ class _Checked(io.RawIOBase):
 
 
 @contextmanager
-def _parsing() -> Iterator[None]:
-    """Arrow's errors in our words."""
+def _parsing(names: Sequence[str] = ()) -> Iterator[None]:
+    """Arrow's errors in our words; names with semicolons show that commas were not meant to separate them."""
     try:
         yield
     except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
@@ -141,6 +141,8 @@ def _parsing() -> Iterator[None]:
             raise _no_rows("no header row") from error
         if "straddling" in message:
             message = f"a line is longer than {MAX_LINE_BYTES >> 20} MiB, or a quote is never closed"
+        if any(";" in name for name in names):
+            message += ". The header has semicolons and a comma: separate all fields by one of them, decimals by points"
         raise BadDataset("corrupt", f"the csv file cannot be parsed: {message[:300]}") from error
 
 

@@ -76,6 +76,7 @@ ROWS = {
         "found 'val'.*validation rows are calibration here",
     ),
     "book.xlsx": (XLSX, 'Excel.*read_excel."book.xlsx"'),
+    "both.csv": (b"5.1;3,5;class\n1_000;;setosa\n", "has semicolons and a comma: separate all fields by one of them"),
     "all.csv": (ALL_AT_ONCE, r"no label among f0,  Class , when;.*label=' Class '"),
 }
 SCORES = {
