@@ -25,9 +25,9 @@ from fedlas.client.options import AnswerOptions, HasId, given, json_body, path_p
 from fedlas.client.predictions import numpy_or_none
 from fedlas.client.problems import Retries
 from fedlas.client.transfers import Source, opened
+from fedlas.conversion.score_columns import is_signal, named_columns, score_columns
 from fedlas.file_kinds import kind_of, named
 from fedlas.model_files import pack, weight_files
-from fedlas.scores.columns import is_signal, named_columns, score_columns
 
 #: A request of more rows is refused by the service.
 MAX_ROWS = 10_000

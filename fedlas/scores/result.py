@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from fedlas.contract.scores import ScorePromise, ScoreReport, ScoreVerdict, WantedPromise
 from fedlas.conversion import dataset_file
+from fedlas.conversion.score_columns import score_columns
 from fedlas.data.dataset import Array
 from fedlas.data.roles import RoleNames
 from fedlas.errors import BadDataset, ConversionError
@@ -23,7 +24,6 @@ from fedlas.extras import require
 from fedlas.guarantees.accepted_scores import accepted
 from fedlas.metrics.statistics import Floats
 from fedlas.scores.calibration import ScoreCalibration, calibrate_table
-from fedlas.scores.columns import score_columns
 from fedlas.scores.curve import sigmoid
 from fedlas.scores.page import score_html
 from fedlas.scores.table import read_columns, table_of

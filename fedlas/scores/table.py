@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from fedlas.conversion.score_columns import is_signal, plain_names
 from fedlas.data.arrays import ArrayFactory
 from fedlas.data.columns import as_number, check_lengths, check_names
 from fedlas.data.dataset import Array
@@ -22,7 +23,6 @@ from fedlas.data.roles import RoleNames, find_roles, no_label, no_scores
 from fedlas.data.scores import is_of_classes
 from fedlas.errors import BadDataset
 from fedlas.metrics.statistics import Floats, Ints
-from fedlas.scores.columns import is_signal, plain_names
 
 MIN_ROWS = 10
 MAX_ROWS = 100_000
