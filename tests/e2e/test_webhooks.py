@@ -70,7 +70,10 @@ def test_a_jobs_end_is_told(tmp_path: Path, uploads: Uploads) -> None:
         assert all(later == message for _, later in receiver.received)
         assert message["type"] == "job.succeeded"
         assert message["data"] == {
-            **{name: job[name] for name in ("id", "status", "verdict", "serves", "significant", "error")},
+            **{
+                name: job[name]
+                for name in ("id", "status", "verdict", "serves", "significant", "beats_simpler", "error")
+            },
             "calibrated_model_id": job["calibrated_model_id"],
             "report_url": job["report_url"],
             "metadata": {"team": "x"},

@@ -19,7 +19,7 @@ def test_from_scores_to_a_threshold(page: Page, tmp_path: Path) -> None:
     page.get_by_label("Scores and labels").set_input_files(tmp_path / "judge.csv")
     good_to_look_at(page)
     page.get_by_role("button", name="Find the threshold").click()
-    expect(page.locator(".verdict")).to_contain_text("at most 5 % of these are wrong (95 % confidence)")
+    expect(page.locator(".verdict")).to_contain_text("Of such rows at most 5 % are wrong")
     good_to_look_at(page)
     said = page.locator("#threshold-said")
     expect(said).to_contain_text("This is the threshold that is promised.")
