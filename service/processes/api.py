@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import socket
@@ -92,17 +91,13 @@ def run(settings: ServiceSettings, *, sockets: Sequence[socket.socket] = (), hea
             app.front, settings, lifespan="on", protocol=partial(Protocol, connections=Connections.of(settings))
         )
         config.host, config.port = settings.listen_host, settings.port
-        # Objects of the start stay: each full collection would traverse them, for a tenth of a second each time.
-        gc.collect()
-        gc.freeze()
         beating = Heartbeat(heartbeat)
         server = Server(
             config,
             background=[beating.run, MemoryRelease(release_arena).run, partial(build_document, app.fastapi)],
             stopping=app.services.long_poll.close,
         )
-        server.run(list(sockets) or None)
-        return 0 if server.started else 1
+        return server.run_until_stopped(list(sockets) or None)
 
 
 def _end(quarantine: Quarantine, digest: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import logging
 import socket
 import sys
@@ -71,8 +70,6 @@ def main() -> int:
     app = create_control(settings, peers, options.served)
     protocol = partial(Protocol, connections=Connections.of(settings), hand_over=peers)
     config = configured(app.front, settings, lifespan="on", protocol=protocol)
-    gc.collect()
-    gc.freeze()
 
     async def meet() -> None:
         peers.start(server.protocol)
@@ -93,8 +90,7 @@ def main() -> int:
         stopping=stop,
         closing=peers.adopt_no_more,
     )
-    server.run([])
-    return 0 if server.started else 1
+    return server.run_until_stopped([])
 
 
 if __name__ == "__main__":

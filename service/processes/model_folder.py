@@ -7,7 +7,6 @@ to be written by nobody else. It is read once, when the process starts.
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import logging
 import os
@@ -345,15 +344,12 @@ def serve_folder(settings: ServiceSettings, folder: Path, *, name: str | None = 
         lifespan="on",
         protocol=partial(Protocol, connections=Connections.of(settings)),
     )
-    gc.collect()
-    gc.freeze()
     server = Server(
         config,
         background=[MemoryRelease(release_arena).run],
         answers="predictions at /v1/models/NAME/predict and /v2/models/NAME/infer",
     )
-    server.run([bound(settings)])
-    return 0 if server.started else 1
+    return server.run_until_stopped([bound(settings)])
 
 
 def _application(models: FolderModels, settings: ServiceSettings) -> ServingApp:

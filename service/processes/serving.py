@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import logging
 import os
 import socket
@@ -140,8 +139,6 @@ def main() -> int:
     config = configured(app, settings, lifespan="off", protocol=protocol)
     services.start()
     services.access_log.start()
-    gc.collect()
-    gc.freeze()
 
     async def meet() -> None:
         with suppress(OSError):  # without filters there is none, as the log says at the start
@@ -171,8 +168,7 @@ def main() -> int:
         stopped=stopped,
     )
     ending.server, ending.give_up = server, app.give_up
-    server.run([])
-    return 0 if server.started else 1
+    return server.run_until_stopped([])
 
 
 async def _elsewhere(scope: Scope, receive: Receive, send: Send) -> None:

@@ -14,11 +14,10 @@ from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 
-from service.heartbeat import Pulse
 from service.processes import supervision
 from service.processes.child_process import ChildProcess, say
 from service.processes.supervision import bound, locked, supervise
-from service.processes.wall import bare, walled_apis, without_keys
+from service.processes.wall import bare, walled_apis, watched, without_keys
 from service.registry.errors import Unavailable
 from service.registry.object_store import open_artifacts
 from service.registry.queues import ANY_DEVICE, GPU_ONLY, QUEUES
@@ -94,18 +93,8 @@ def _api(
 ) -> ChildProcess:
     """The one process without a wall."""
     say("serve", "predictions run in the process that holds keys and passwords (FEDLAS_WALL=off): trust all uploads")
-    pulse = Pulse(listener, hung_seconds=settings.hung_seconds)
-    stack.callback(pulse.close)
-    options = ["--host", settings.host, "--fd", str(listener.fileno()), "--heartbeat", str(pulse.write)]
-    return ChildProcess(
-        "api",
-        [sys.executable, "-m", "service.cli", "api", *options],
-        environment,
-        run_dir / "api.pid",
-        passed_on=[listener.fileno(), pulse.write],
-        pulse=pulse,
-        listener=listener,
-    )
+    command = [sys.executable, "-m", "service.cli", "api", "--host", settings.host, "--fd", str(listener.fileno())]
+    return watched("api", command, environment, settings, run_dir, None, stack, listener=listener)
 
 
 def _of_worker(environment: Mapping[str, str], number: int) -> Mapping[str, str]:

@@ -95,8 +95,7 @@ def walled_apis(
     listener: socket.socket,
     stack: contextlib.ExitStack,
 ) -> list[ChildProcess]:
-    introductions = Introductions()
-    stack.callback(introductions.close)
+    introductions = stack.enter_context(contextlib.closing(Introductions()))
     restricted = {**bare(environment), "FEDLAS_API_PROCESSES": str(settings.resolved_api_processes)}
     of_serving = {**restricted, ADMINISTRATORS: str(Fingerprints.of(settings.api_keys))}
     controls = expected(settings, trial(run_dir, restricted))
@@ -112,7 +111,7 @@ def walled_apis(
     control = [sys.executable, "-m", "service.processes.control"]
     control += ["--served", str(served), "--counts", str(counts)]
     return [
-        _child(CONTROL, control, of_control, settings, run_dir, introductions, stack),
+        watched(CONTROL, control, of_control, settings, run_dir, introductions, stack),
         *_serving(settings, controls, of_serving, asked_for(environment), served, introductions, stack),
         _acceptor(settings, controls, restricted, run_dir, listener, introductions, stack),
     ]
@@ -150,7 +149,7 @@ def _serving(
             *(option for host in sorted(settings.host_names) for option in ("--host-name", host)),
             *(["--traced"] if traced else []),
         ]
-        yield _child(name, command, environment, settings, served.parent, introductions, stack, runs_models=True)
+        yield watched(name, command, environment, settings, served.parent, introductions, stack, runs_models=True)
 
 
 def _acceptor(
@@ -162,47 +161,38 @@ def _acceptor(
     introductions: Introductions,
     stack: contextlib.ExitStack,
 ) -> ChildProcess:
-    pulse = Pulse(listener, hung_seconds=settings.hung_seconds, first_seconds=_FIRST_BEAT_S)
-    stack.callback(pulse.close)
     command = [
         *confined("acceptor", expected, "--fd", str(listener.fileno()), "--most", str(settings.max_connections)),
         *("--per-address", str(settings.max_connections_per_address)),
         *(option for network in settings.trusted_proxies for option in ("--trusted-proxy", str(network))),
-        *("--heartbeat", str(pulse.write)),
     ]
-    return ChildProcess(
-        ACCEPTOR,
-        command,
-        environment,
-        run_dir / "acceptor.pid",
-        passed_on=[listener.fileno(), pulse.write],
-        pulse=pulse,
-        introductions=introductions,
-        listener=listener,
-    )
+    return watched(ACCEPTOR, command, environment, settings, run_dir, introductions, stack, listener=listener)
 
 
-def _child(
+def watched(
     name: str,
     command: Sequence[str],
     environment: Mapping[str, str],
     settings: ServiceSettings,
     run_dir: Path,
-    introductions: Introductions,
+    introductions: Introductions | None,
     stack: contextlib.ExitStack,
     *,
+    listener: socket.socket | None = None,
     runs_models: bool = False,
 ) -> ChildProcess:
-    first = None if name == CONTROL else _FIRST_BEAT_S  # control waits for the database
-    pulse = Pulse(None, hung_seconds=settings.hung_seconds, first_seconds=first)
+    """A process whose event loop is watched; one that is given a listener accepts from it."""
+    first = None if name in (CONTROL, "api") else _FIRST_BEAT_S  # these two wait for the database
+    pulse = Pulse(listener, hung_seconds=settings.hung_seconds, first_seconds=first)
     stack.callback(pulse.close)
     return ChildProcess(
         name,
         [*command, "--heartbeat", str(pulse.write)],
         environment,
         run_dir / f"{name}.pid",
-        passed_on=[pulse.write],
+        passed_on=[pulse.write] if listener is None else [listener.fileno(), pulse.write],
         pulse=pulse,
         introductions=introductions,
         runs_models=runs_models,
+        listener=listener,
     )
