@@ -19,7 +19,6 @@ from fedlas.conversion.modules import quiet_exporter
 
 #: Rows of the 5,000 digits: what the base model learns from, and what each split of the upload is for.
 COUNTS = {"train": 1000, "calibration": 1000, "guarantee": 500, "test": 2000}
-FRESH_ROWS = 500
 #: Share of training labels replaced at random: people who label get tired, and a model that memorises that is too sure.
 NOISE = 0.15
 _EPOCHS = 120

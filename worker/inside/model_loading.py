@@ -114,10 +114,10 @@ def journal_of(order: JobOrder, files: Files, folder: Path, emit: Emit) -> Folde
     known = {name.removeprefix(CHECKPOINT): file for name, file in files.items() if name.startswith(CHECKPOINT)}
     given = {"request": asked(order.request), "profile": order.model.profile.stored(), **digests(order)}
     key = hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()
-
-    def on_saved(name: str, file: str) -> None:
-        emit(ChildEvent(checkpoint=SavedCheckpoint(name=name, file=file)))
-
     return FolderJournal(
-        folder / "journal", key=key, known=known, on_saved=on_saved, every_seconds=order.checkpoint_seconds
+        folder / "journal",
+        key=key,
+        known=known,
+        on_saved=lambda name, file: emit(ChildEvent(checkpoint=SavedCheckpoint(name=name, file=file))),
+        every_seconds=order.checkpoint_seconds,
     )

@@ -93,7 +93,7 @@ class WorkKind(ABC):
         raise NotImplementedError("this work's child asks for nothing")
 
     def log_done(self, seconds: float) -> None:
-        log_done(self.claim, seconds)
+        _LOG.info("%s done in %.1f s", self.claim, seconds)
 
     def renew(self, unit: UnitOfWork, *, lease_seconds: float) -> None:
         """Renew what is held; raises LeaseLost where the work may not go on."""
@@ -172,10 +172,6 @@ class ChildWork(WorkKind, Generic[R]):
 
 def log_started(claim: Claim) -> None:
     _LOG.info("%s started (attempt %d)", claim, claim.attempts)
-
-
-def log_done(claim: Claim, seconds: float) -> None:
-    _LOG.info("%s done in %.1f s", claim, seconds)
 
 
 def given_up(claim: Claim, most_attempts: int) -> RecordError | None:

@@ -38,7 +38,7 @@ from worker.documents import (
     ShardsResult,
 )
 from worker.outside import metrics
-from worker.outside.kinds.base import ChildWork, OnInputs, Prepared, log_done, log_started
+from worker.outside.kinds.base import ChildWork, OnInputs, Prepared, log_started
 from worker.sandbox.protocol import JsonObject, Limits
 
 _LOG = logging.getLogger("fedlas.worker")
@@ -143,7 +143,7 @@ class PredictShard(ChildWork[ShardsResult]):
     def _ended(self, committed: bool) -> None:
         self._kept = committed
         if committed:
-            log_done(self.claim, time.monotonic() - self._began)
+            super().log_done(time.monotonic() - self._began)
 
     def reply(self) -> Reply:
         """The next shard of the batch, if it is its turn; else the child ends."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from fedlas.contract.base import Document
-from fedlas.contract.options import DatasetOptions, ModelOptions, ScoresOptions
+from fedlas.contract.options import ModelOptions, ScoresOptions
 from fedlas.contract.profiles import ModelProfile
 from fedlas.contract.records import RecordError
 from fedlas.contract.report import Report
@@ -19,6 +19,7 @@ from service.registry import tables
 from service.registry.artifacts import StagedFile
 from service.registry.presenters import calibrator_record, dataset_record, model_record
 from service.registry.registry import UnitOfWork
+from service.registry.repositories.records import Datasets, Models
 from service.registry.settings import WorkerSettings
 from service.registry.tables import now
 from worker.documents import (
@@ -99,6 +100,22 @@ def try_sample(
 class _Inspection(ChildWork[R]):
     """Either kind; jobs that wait for the upload go on when it is ready or rejected."""
 
+    order: type[InspectDatasetOrder | InspectModelOrder]
+
+    def begin(self) -> Prepared:
+        """Nothing to note: the record is `inspecting` from the start."""
+        with self.registry.read() as unit:
+            records = self._records(unit)
+            row = records.get(self.record_id)
+        return Prepared(
+            order=self.order.read({"options": row.options}),
+            limits=inspection_limits(self.settings, row.bytes),
+            files={records.noun: self.stored(row.sha256)},
+        )
+
+    def _records(self, unit: UnitOfWork) -> Datasets | Models:
+        return unit.datasets if self.result is DatasetInspection else unit.models
+
     def publish(self, unit: UnitOfWork, result: R, files: Mapping[str, StagedFile]) -> BaseModel:
         record = self.ready(unit, result, files)
         unit.work.unblock(unit.jobs.open_users(self.record_id))
@@ -109,24 +126,14 @@ class _Inspection(ChildWork[R]):
         """Write the profile and keep the copy."""
 
     def fail(self, unit: UnitOfWork, error: RecordError) -> None:
-        records = unit.datasets if self.result is DatasetInspection else unit.models
-        records.reject(self.record_id, error.model_dump())
+        self._records(unit).reject(self.record_id, error.model_dump())
         unit.work.unblock(unit.jobs.open_users(self.record_id))
 
 
 class InspectDataset(_Inspection[DatasetInspection]):
     """An uploaded dataset becomes ready with a profile and a prepared copy, in which the splits are fixed."""
 
-    result = DatasetInspection
-
-    def begin(self) -> Prepared:
-        """Nothing to note: the record is `inspecting` from the start."""
-        with self.registry.read() as unit:
-            row = unit.datasets.get(self.record_id)
-        order = InspectDatasetOrder(options=DatasetOptions.read(row.options))
-        return Prepared(
-            order=order, limits=inspection_limits(self.settings, row.bytes), files={"dataset": self.stored(row.sha256)}
-        )
+    result, order = DatasetInspection, InspectDatasetOrder
 
     def ready(self, unit: UnitOfWork, inspection: DatasetInspection, files: Mapping[str, StagedFile]) -> BaseModel:
         unit.datasets.ready(
@@ -138,16 +145,7 @@ class InspectDataset(_Inspection[DatasetInspection]):
 class InspectModel(_Inspection[ModelInspection]):
     """An uploaded model becomes ready with a profile and a served copy."""
 
-    result = ModelInspection
-
-    def begin(self) -> Prepared:
-        """Nothing to note: the record is `inspecting` from the start."""
-        with self.registry.read() as unit:
-            row = unit.models.get(self.record_id)
-        order = InspectModelOrder(options=ModelOptions.read(row.options))
-        return Prepared(
-            order=order, limits=inspection_limits(self.settings, row.bytes), files={"model": self.stored(row.sha256)}
-        )
+    result, order = ModelInspection, InspectModelOrder
 
     def ready(self, unit: UnitOfWork, inspection: ModelInspection, files: Mapping[str, StagedFile]) -> BaseModel:
         digest = files["served"].keep()
