@@ -88,7 +88,8 @@ def confine(policy: Policy) -> Report:
     namespace = _attempt(lambda: _leave_network(user, group))
     # The kernel counts processes by user, in all containers together: ours are counted apart as a user of their own, or
     # in a user namespace, since Linux 5.14. Any other limit would depend on what that user runs beside.
-    apart = user == 0 or (namespace.startswith("on") and _kernel() >= (5, 14))
+    kernel = tuple(map(int, re.findall(r"\d+", os.uname().release)[:2]))
+    apart = user == 0 or (namespace.startswith("on") and kernel >= (5, 14))
     limits = _attempt(lambda: _limit_resources(policy, apart=apart))
     privileges = _attempt(allow_no_new_privileges)
     files = _attempt(lambda: f"Landlock {landlock.restrict(policy.grants)}")
@@ -167,10 +168,6 @@ def _limit_resources(policy: Policy, *, apart: bool) -> str:
         Path("/proc/self/oom_score_adj").write_text("500")
     processes = policy.most_processes if apart else "as many as this user may have"
     return f"open files: {policy.most_files}, processes: {processes}"
-
-
-def _kernel() -> tuple[int, ...]:
-    return tuple(map(int, re.findall(r"\d+", os.uname().release)[:2]))
 
 
 def _leave_network(user: int, group: int) -> str:

@@ -193,11 +193,10 @@ class PeerModels:
 
     async def ready(self, called: str, version: str | None = None) -> None:
         """Open the model in every process that may be asked for it; raises as its questions do, or Unavailable."""
-
-        def document(number: int) -> Open:
-            return Open(number=number, called=called, version=version)
-
-        for peer, error in await _told(self._serving(), document, seconds=_OPENED_S):
+        opened = await _told(
+            self._serving(), lambda number: Open(number=number, called=called, version=version), seconds=_OPENED_S
+        )
+        for peer, error in opened:
             if isinstance(error, PeerAway):
                 raise Unavailable("unavailable", f"{peer.name} has ended, or does not respond; come again in 1 s")
             if error is not None:

@@ -126,11 +126,16 @@ class Leaving(Document):
     kind: Literal["leaving"] = "leaving"
 
 
-class Refusal(Document):
+class Numbered(Document):
+    """A question, or the answer that has the number of it."""
+
+    number: Number
+
+
+class Refusal(Numbered):
     """An error of the registry's family in place of an answer."""
 
     kind: Literal["refusal"] = "refusal"
-    number: Number
     error: str
     code: str
     message: str
@@ -138,25 +143,22 @@ class Refusal(Document):
     passing: bool = False
 
 
-class Open(Document):
+class Open(Numbered):
     """Open the model behind this name or id."""
 
     kind: Literal["open"] = "open"
-    number: Number
     called: str
     version: str | None = None
 
 
-class Count(Document):
+class Count(Numbered):
     """Send what was counted: it is about to be shown."""
 
     kind: Literal["count"] = "count"
-    number: Number
 
 
-class Done(Document):
+class Done(Numbered):
     kind: Literal["done"] = "done"
-    number: Number
 
 
 ToControl = Annotated[

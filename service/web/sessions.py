@@ -30,7 +30,6 @@ from service.http.access_log import SCOPE_KEY
 from service.http.problems import problem, problem_of
 from service.ipc.channel import TokenBucket
 from service.registry.errors import Overloaded, RegistryError, Unavailable
-from service.registry.registry import UnitOfWork
 
 #: A page's script asks the API here, with its session's cookie: `/session/v1/…` is `/v1/…` with the session's key.
 SESSION = "/session"
@@ -137,13 +136,10 @@ class Sessions:
             self._wrong.take(1)
             return None
         session_id = secrets.token_urlsafe(_ID_BYTES)
-
-        def keep(unit: UnitOfWork) -> None:
-            unit.browser_sessions.open(
-                _digest(session_id), _sealed(key.encode(), session_id).hex(), seconds=self.seconds
-            )
-
-        await self._services.write(keep)
+        sealed = _sealed(key.encode(), session_id).hex()
+        await self._services.write(
+            lambda unit: unit.browser_sessions.open(_digest(session_id), sealed, seconds=self.seconds)
+        )
         return session_id
 
     async def key_of(self, session_id: str) -> bytes | None:

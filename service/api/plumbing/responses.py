@@ -135,8 +135,7 @@ class StoredFile(FileResponse):
 
 
 def downloading(*codes: str) -> JsonObject:
-    content = {_FILE: {"schema": BINARY}}
-    return operation(*codes, *STORED, tagged=True, ranges=_FILE, content=content)
+    return operation(*codes, *STORED, tagged=True, ranges=_FILE, content={_FILE: {"schema": BINARY}})
 
 
 def etag_matches(request: Request, etag: str) -> bool:

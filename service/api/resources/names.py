@@ -94,11 +94,9 @@ async def delete_name(services: ServicesDep, name: str) -> None:
 )
 async def get_version(request: Request, services: ServicesDep, name: str, version: str) -> Response:
     """Return the model of a version."""
-
-    def find(unit: UnitOfWork) -> ModelRecord:
-        return model_record(unit, unit.models.get(unit.names.version(name, version_number(version)).model_id))
-
-    record = await services.read(find)
+    record = await services.read(
+        lambda unit: model_record(unit, unit.models.get(unit.names.version(name, version_number(version)).model_id))
+    )
     await services.follow_served()
     return tagged(request, record)
 

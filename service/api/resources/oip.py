@@ -146,8 +146,7 @@ _VERSION_IN_PATH: JsonObject = {
 
 def with_version(*codes: str) -> JsonObject:
     """How the path with a version is documented, of a function that answers two."""
-    more: JsonObject = {"parameters": [_VERSION_IN_PATH]}
-    return operation(*codes, more=more)
+    return operation(*codes, more={"parameters": [_VERSION_IN_PATH]})
 
 
 #: Each is about 1 KB.

@@ -313,6 +313,4 @@ class ServingProfile:
 
     @cached_property
     def name_array(self) -> np.ndarray:
-        names = np.empty(len(self.class_names), dtype=object)
-        names[:] = self.class_names
-        return names
+        return np.array(self.class_names, dtype=object)

@@ -267,9 +267,7 @@ def _labels(profile: ServingProfile, index: np.ndarray | None, *, binary: bool =
 @lru_cache(maxsize=256)
 def _binary_names(profile: ServingProfile) -> np.ndarray:
     """The class names (K,) as objects, each the bytes that it becomes in a binary tensor."""
-    names = np.empty(len(profile.class_names), dtype=object)
-    names[:] = [prefixed(name.encode()) for name in profile.class_names]
-    return names
+    return np.array([prefixed(name.encode()) for name in profile.class_names], dtype=object)
 
 
 def _column(array: np.ndarray | None) -> np.ndarray:
@@ -293,8 +291,7 @@ def _classified(values: np.ndarray, predictions: Predictions, k: int) -> np.ndar
     best = best_classes(values, k)
     labels = _labels(predictions.policy.profile, best).ravel().tolist()
     numbers = np.take_along_axis(values, best, axis=1).ravel().astype(str).tolist()
-    texts = np.empty(best.size, dtype=object)
-    texts[:] = [
+    texts = [
         f"{number}:{index}:{label}" for number, index, label in zip(numbers, best.ravel().tolist(), labels, strict=True)
     ]
-    return texts.reshape(best.shape)
+    return np.array(texts, dtype=object).reshape(best.shape)
