@@ -177,9 +177,8 @@ def failure_of(record: Record) -> WorkFailed | None:
     return kind(error.code, error.message, record=record, user_error=error.user_error)
 
 
-def until_final(transport: Transport, kind: type[R], path: str, *, wait_timeout: float | None, check: bool = True) -> R:
+def until_final(transport: Transport, kind: type[R], path: str, poll: LongPoll, *, check: bool = True) -> R:
     """The record when it is final; raises WaitTimeout and, with `check`, why it has no result."""
-    poll = LongPoll(wait_timeout)
     while not poll.is_final(record := _look(transport, kind, path, **poll.options())):
         time.sleep(pause_s(poll.began, poll.deadline))
     if check and (error := failure_of(record)) is not None:

@@ -25,6 +25,7 @@ from fedlas.client.options import AnswerOptions, HasId, given, json_body, path_p
 from fedlas.client.predictions import numpy_or_none
 from fedlas.client.problems import Retries
 from fedlas.client.transfers import Source, opened
+from fedlas.contract.base import as_list
 from fedlas.conversion.score_columns import is_signal, named_columns, score_columns
 from fedlas.file_kinds import kind_of, named
 from fedlas.model_files import pack, weight_files
@@ -118,7 +119,7 @@ def body_of(inputs: Any, options: Mapping[str, Any]) -> Body:
     if isinstance(inputs, Mapping):
         for part in inputs.values():
             _refuse_empty(len(part))
-        return _json_body(_dumped({name: _listed(part) for name, part in inputs.items()}), options)
+        return _json_body(_dumped({name: as_list(part) for name, part in inputs.items()}), options)
     if isinstance(inputs, str | bytes) or not isinstance(inputs, Sequence):
         raise InvalidInput(
             "bad_inputs",
@@ -130,7 +131,7 @@ def body_of(inputs: Any, options: Mapping[str, Any]) -> Body:
 
 def _array_body(inputs: Any, options: Mapping[str, Any]) -> Body:
     if (numpy := numpy_or_none()) is None:
-        return _json_body(_dumped(_listed(inputs)), options)
+        return _json_body(_dumped(as_list(inputs)), options)
     array = _numbers(numpy, inputs)
     if array.ndim == 0:
         raise InvalidInput("bad_inputs", f"inputs are the single value {array}; expected an array of rows")
@@ -192,10 +193,6 @@ def _without_nan(value: Any) -> Any:
     if hasattr(value, "tolist"):
         return _without_nan(value.tolist())
     return [_without_nan(part) for part in value] if isinstance(value, list | tuple) else value
-
-
-def _listed(value: Any) -> Any:
-    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def _refuse_empty(rows: int) -> None:
@@ -329,7 +326,7 @@ def score_file(scores: Any, folder: Path, *, beside: dict[str, Any]) -> Sendable
 def score_rows(scores: Any) -> list[Any]:
     """A number for each row, of several signals an object of them; None where one is missing. Raises InvalidInput."""
     named = {name: values for name, values in named_columns(scores).items() if is_signal(name)}
-    columns = {name: _without_nan(_listed(values)) for name, values in named.items()}
+    columns = {name: _without_nan(as_list(values)) for name, values in named.items()}
     lengths = {len(values) if isinstance(values, list) else None for values in columns.values()}
     if len(lengths) != 1 or None in lengths:
         raise InvalidInput("bad_inputs", f"found {scores!r:.80}; expected scores, or columns of one length of signals")

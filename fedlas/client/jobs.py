@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from os import PathLike
 from pathlib import Path
@@ -11,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Unpack
 from pydantic import PrivateAttr
 
 from fedlas.client.errors import ConflictError, InvalidInput
-from fedlas.client.events import events_of, failure_of, until_final
+from fedlas.client.events import LongPoll, events_of, failure_of, until_final
 from fedlas.client.options import HasId, JobOptions, check_options, id_of, job_body, path_part
 from fedlas.client.predictions import JudgedPredictions
 from fedlas.client.problems import Retries
 from fedlas.client.stored import Stored
 from fedlas.client.transfers import download
-from fedlas.client.transport import Pages, Transport
+from fedlas.client.transport import Pages, Resource, Transport
 from fedlas.contract.base import Page
 from fedlas.contract.events import JobEvent
 from fedlas.contract.predictions import JudgedRow, JudgedRows
@@ -27,20 +26,19 @@ if TYPE_CHECKING:
     from fedlas.client.reports import Report
 
 
-class Deliveries:
+class Deliveries(Resource):
     """`client.jobs.deliveries`: what was sent to the webhook of a job, and what came of it."""
 
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
+    _path = "/v1/jobs"
 
     def list(self, job: str | HasId, *, limit: int | None = None) -> Pages[DeliveryRecord]:
         """The messages of a job, newest first."""
-        path = f"/v1/jobs/{path_part(job)}/deliveries"
+        path = f"{self._at(job)}/deliveries"
         return Pages(self._transport, Page[DeliveryRecord], path, {}, limit=limit)
 
     def resend(self, job: str | HasId, delivery: str | HasId) -> DeliveryRecord:
         """Send a message once more, now; its `webhook-id` stays the same."""
-        path = f"/v1/jobs/{path_part(job)}/deliveries/{path_part(delivery)}/resend"
+        path = f"{self._at(job)}/deliveries/{path_part(delivery)}/resend"
         return self._transport.read(DeliveryRecord, "POST", path, retries=Retries.NONE)
 
 
@@ -169,12 +167,11 @@ class Jobs(Stored[Job]):
             ClientError: JobFailed, JobCancelled, WaitTimeout.
         """
         path = self._at(job)
-        deadline = None if wait_timeout is None else time.monotonic() + wait_timeout
+        poll = LongPoll(wait_timeout)
         if on_event is not None:
-            for event in events_of(self._transport, path, after=0, deadline=deadline):
+            for event in events_of(self._transport, path, after=0, deadline=poll.deadline):
                 on_event(event)
-        left = None if deadline is None else max(0.0, deadline - time.monotonic())
-        ended = self._bound(until_final(self._transport, Job, path, wait_timeout=left, check=False))
+        ended = self._bound(until_final(self._transport, Job, path, poll, check=False))
         if check and (error := failure_of(ended)) is not None:
             raise error
         return ended

@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from fedlas.client.options import HasId, given, names_of, path_part
-from fedlas.client.transport import Pages, Transport
+from fedlas.client.options import HasId, given, names_of
+from fedlas.client.transport import Pages, Resource
 from fedlas.contract.base import Page
 from fedlas.contract.keys import IssuedKey, KeyRecord, Scope
 
-_PATH = "/v1/keys"
 
-
-class Keys:
+class Keys(Resource):
     """Issue keys, list and revoke them; needs a key of an administrator."""
 
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
+    _path = "/v1/keys"
 
     def create(
         self,
@@ -38,12 +35,12 @@ class Keys:
         at = datetime.now(UTC) + expires if isinstance(expires, timedelta) else expires
         expires_at = None if at is None else at.astimezone().isoformat()
         body = given({}, name=name, scopes=list(scopes), models=names_of(models), expires_at=expires_at)
-        return self._transport.read(IssuedKey, "POST", _PATH, json=body)
+        return self._transport.read(IssuedKey, "POST", self._path, json=body)
 
     def list(self, *, limit: int | None = None) -> Pages[KeyRecord]:
         """All keys that were issued and not revoked, newest first, at most `limit`; iterate over it."""
-        return Pages(self._transport, Page[KeyRecord], _PATH, {}, limit=limit)
+        return Pages(self._transport, Page[KeyRecord], self._path, {}, limit=limit)
 
     def revoke(self, key: str | HasId) -> None:
         """Revoke a key: five seconds later no process admits it."""
-        self._transport.request("DELETE", f"{_PATH}/{path_part(key)}")
+        self._transport.request("DELETE", self._at(key))

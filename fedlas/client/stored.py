@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, Unpack
 
 from fedlas.client.errors import APIError, InvalidInput
-from fedlas.client.events import until_final
+from fedlas.client.events import LongPoll, until_final
 from fedlas.client.inputs import (
     MAX_ROWS,
     Sendable,
@@ -31,12 +31,11 @@ from fedlas.client.options import (
     id_of,
     list_query,
     names_of,
-    path_part,
     query,
 )
 from fedlas.client.predictions import frame_of
 from fedlas.client.transfers import OnDownload, OnUpload, download, upload
-from fedlas.client.transport import Pages, Transport
+from fedlas.client.transport import Pages, Resource
 from fedlas.contract.base import Page
 from fedlas.contract.predictions import BatchManifest, Prediction, RowFailure, ScoreAnswer
 from fedlas.contract.records import BatchRecord, CalibratorRecord, DatasetRecord, ModelRecord, NameRecord, Record
@@ -49,14 +48,10 @@ if TYPE_CHECKING:
 R = TypeVar("R", bound=Record)
 
 
-class Stored(Generic[R]):
+class Stored(Resource, Generic[R]):
     """Records of one kind: what `client.models`, `.datasets`, `.calibrators` and `.batches` have in common."""
 
-    _path: ClassVar[str]
     _kind: type[R]
-
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
 
     def get(self, record: str | HasId) -> R:
         """The record as it stands now, by its id, or a model's published name."""
@@ -64,7 +59,7 @@ class Stored(Generic[R]):
 
     def wait(self, record: str | HasId, *, wait_timeout: float | None = None) -> R:
         """The record once work on it has ended; raises Rejected, JobFailed, or WaitTimeout after so many seconds."""
-        return until_final(self._transport, self._kind, self._at(record), wait_timeout=wait_timeout)
+        return until_final(self._transport, self._kind, self._at(record), LongPoll(wait_timeout))
 
     def list(self, *, limit: int | None = None, **which: Unpack[RecordFilter]) -> Pages[R]:
         """All records, newest first, at most `limit`; iterate over it."""
@@ -80,9 +75,6 @@ class Stored(Generic[R]):
     def _bound(self, record: R) -> R:
         """The record, as it is handed out."""
         return record
-
-    def _at(self, record: str | HasId) -> str:
-        return f"{self._path}/{path_part(record)}"
 
 
 class Models(Stored[ModelRecord]):
@@ -158,43 +150,35 @@ class Models(Stored[ModelRecord]):
         )
 
 
-_NAMES = "/v1/names"
-
-
-class Names:
+class Names(Resource):
     """`client.names`: published names."""
 
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
+    _path = "/v1/names"
 
     def get(self, name: str) -> NameRecord:
         """A name, its versions, and which of them answers."""
-        return self._transport.read(NameRecord, "GET", _path(name))
+        return self._transport.read(NameRecord, "GET", self._at(name))
 
     def list(self, *, limit: int | None = None) -> Pages[NameRecord]:
         """All names, in alphabetical order, at most `limit`; iterate over it."""
-        return Pages(self._transport, Page[NameRecord], _NAMES, {}, limit=limit)
+        return Pages(self._transport, Page[NameRecord], self._path, {}, limit=limit)
 
     def promote(self, name: str, version: int) -> NameRecord:
         """Let this version answer from now on: a newer one, or an older one to roll back."""
-        return self._transport.read(NameRecord, "PATCH", _path(name), json={"default_version": version})
+        return self._transport.read(NameRecord, "PATCH", self._at(name), json={"default_version": version})
 
     def set_class_priors(self, name: str, class_priors: Mapping[str, float] | None) -> NameRecord:
         """Say how often each class occurs where the name is asked; None takes it back."""
         priors = None if class_priors is None else dict(class_priors)
-        return self._transport.read(NameRecord, "PATCH", _path(name), json={"class_priors": priors})
+        return self._transport.read(NameRecord, "PATCH", self._at(name), json={"class_priors": priors})
 
     def version(self, name: str, version: int) -> ModelRecord:
         """The model that is this version."""
-        return self._transport.read(ModelRecord, "GET", f"{_path(name)}/versions/{version}")
+        return self._transport.read(ModelRecord, "GET", f"{self._at(name)}/versions/{version}")
 
     def delete(self, name: str, *, version: int | None = None) -> None:
         """Delete a name, or one version that does not answer; the models stay and answer under their ids."""
-        self._transport.request("DELETE", _path(name) if version is None else f"{_path(name)}/versions/{version}")
-
-
-def _path(name: str) -> str:
-    return f"{_NAMES}/{path_part(name)}"
+        self._transport.request("DELETE", self._at(name) if version is None else f"{self._at(name)}/versions/{version}")
 
 
 class Datasets(Stored[DatasetRecord]):

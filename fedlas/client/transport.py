@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
 import httpx
 
@@ -20,7 +20,7 @@ import fedlas
 from fedlas.client import problems
 from fedlas.client.configuration import Configuration
 from fedlas.client.errors import ClientError, ConfigurationError, InvalidInput, ServerMismatch
-from fedlas.client.options import json_body
+from fedlas.client.options import HasId, json_body, path_part
 from fedlas.client.problems import MAX_CALL_S, Retries, backoff
 from fedlas.contract.base import Page
 
@@ -305,6 +305,18 @@ class Transport(Requests):
             raise broken(request, error) from None
         self.met = True
         return response
+
+
+class Resource:
+    """What the server has under one path, and the transport by which it is asked for."""
+
+    _path: ClassVar[str]
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def _at(self, record: str | HasId) -> str:
+        return f"{self._path}/{path_part(record)}"
 
 
 class Pages(Generic[Item]):

@@ -113,14 +113,14 @@ Figure = Annotated[
 ]
 
 
-def _listed(value: Any) -> Any:
+def as_list(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else value
 
 
 #: Figures in a row, which may be given as an array.
-Figures = Annotated[list[Figure], BeforeValidator(_listed)]
+Figures = Annotated[list[Figure], BeforeValidator(as_list)]
 #: Counts in a row, which may be given as an array.
-Counts = Annotated[list[int], BeforeValidator(_listed)]
+Counts = Annotated[list[int], BeforeValidator(as_list)]
 
 #: The validation context of what another version may have written.
 ANOTHER_VERSION = {"another_version": True}
