@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnxruntime as ort
@@ -30,7 +30,8 @@ MIN_PROB = float(np.finfo(np.float32).tiny)
 #: In ONNX no output may bear the name of an input.
 INPUT_NAMES: dict[Kind, str] = {"logits": "logits", "probabilities": "uncalibrated_probabilities"}
 
-_TOLERANCE = 1e-5
+#: A file's probabilities may differ from ours by so much.
+TOLERANCE = 1e-5
 #: Copies of more rows and classes in float64 would take more memory than the scores themselves.
 _PROVEN_AT_ONCE = 4096
 
@@ -69,25 +70,33 @@ def write(
             **metadata,
         },
     )
+    largest = 0.0
+    for rows, written in answers_of(model, path, INPUT_NAMES[kind], prove_with, at_once=_PROVEN_AT_ONCE):
+        logits = as_logits(kind, rows)
+        calibrated = shifted_logits(calibrator(logits), priors.default, priors.shares)
+        error = float(np.abs(written - softmax(calibrated)).max())
+        # Among logits of 1e4 neighbouring float32 numbers are 1e-3 apart: no file can be exacter than its numbers.
+        size = max(float(np.abs(calibrated).max()), float(np.abs(logits).max()))
+        allowed = TOLERANCE + 2 * float(np.finfo(np.float32).eps) * size
+        if not error <= allowed:
+            raise ExportError("parity", f"the file differs from the calibrator by {error:.2e}, more than {allowed:.0e}")
+        largest = max(largest, error)
+    return largest
+
+
+def answers_of(
+    model: ModelProto, path: Path, input_name: str, rows: NDArray[Any], *, at_once: int
+) -> Iterator[tuple[NDArray[Any], Floats]]:
+    """Check the model and write its file, which then answers: rows (N, …), and their probabilities (N, K) by it."""
     checker.check_model(model)
     path.write_bytes(model.SerializeToString())
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 4
     session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    largest = 0.0
-    for start in range(0, len(prove_with), _PROVEN_AT_ONCE):
-        rows = prove_with[start : start + _PROVEN_AT_ONCE]
-        (written,) = session.run(["probabilities"], {INPUT_NAMES[kind]: rows})
-        logits = as_logits(kind, rows)
-        calibrated = shifted_logits(calibrator(logits), priors.default, priors.shares)
-        error = float(np.abs(written.astype(np.float64) - softmax(calibrated)).max())
-        # Among logits of 1e4 neighbouring float32 numbers are 1e-3 apart: no file can be exacter than its numbers.
-        size = max(float(np.abs(calibrated).max()), float(np.abs(logits).max()))
-        allowed = _TOLERANCE + 2 * float(np.finfo(np.float32).eps) * size
-        if not error <= allowed:
-            raise ExportError("parity", f"the file differs from the calibrator by {error:.2e}, more than {allowed:.0e}")
-        largest = max(largest, error)
-    return largest
+    for start in range(0, len(rows), at_once):
+        part = rows[start : start + at_once]
+        (written,) = session.run(["probabilities"], {input_name: part})
+        yield part, written.astype(np.float64)
 
 
 def build(calibrator: Calibrator, kind: Kind, class_names: Sequence[str], priors: ClassPriors) -> ModelProto:
@@ -96,8 +105,10 @@ def build(calibrator: Calibrator, kind: Kind, class_names: Sequence[str], priors
     logits = given
     if kind == "probabilities":
         constants.append(numpy_helper.from_array(np.array(MIN_PROB, np.float32), "fedlas_smallest"))
-        nodes.append(helper.make_node("Max", [given, "fedlas_smallest"], ["fedlas_positive"]))
-        nodes.append(helper.make_node("Log", ["fedlas_positive"], ["fedlas_logits"]))
+        nodes += [
+            helper.make_node("Max", [given, "fedlas_smallest"], ["fedlas_positive"]),
+            helper.make_node("Log", ["fedlas_positive"], ["fedlas_logits"]),
+        ]
         logits = "fedlas_logits"
     middle, more = calibrator.to_onnx(logits, "fedlas_calibrated_logits")
     shift = {CLASS_PRIORS: priors.default, "fedlas_class_shares": priors.shares}
@@ -113,6 +124,10 @@ def build(calibrator: Calibrator, kind: Kind, class_names: Sequence[str], priors
     classes = len(class_names)
     outputs = [_info("probabilities", "N", classes), _info("confidence", "N")]
     graph = helper.make_graph(nodes, "fedlas_calibrator", [_info(given, "N", classes)], outputs, [*constants, *more])
+    return model_of(graph)
+
+
+def model_of(graph: GraphProto) -> ModelProto:
     return helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="fedlas"
     )

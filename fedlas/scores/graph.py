@@ -11,22 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import ArrayLike, NDArray
-from onnx import ModelProto, NodeProto, TensorProto, checker, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from fedlas.contract.profiles import FILE_PROFILE, FeatureSpec, ModelProfile, OutputSpec, Reading, TensorSpec
 from fedlas.errors import ExportError
+from fedlas.export.scores_graph import TOLERANCE, answers_of, model_of
 from fedlas.metrics.statistics import Floats
 from fedlas.scores.calibration import ScoreCalibration
 from fedlas.scores.curve import Curve, sigmoid
 from fedlas.scores.model import ScoreModel
 
-#: Old enough for runtimes of 2022, as calibrators of matrices.
-OPSET = 17
-IR_VERSION = 8
 INPUT = "scores"
-_TOLERANCE = 1e-5
 #: More rows of many signals would take gigabytes at once.
 _PROVEN_AT_ONCE = 1000
 
@@ -92,10 +88,7 @@ def build(model: ScoreModel) -> ModelProto:
         "features": ["N", len(model.signals)],
     }
     outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
-    made = helper.make_graph(graph.nodes, "fedlas_scores", [given], outputs, graph.constants)
-    return helper.make_model(
-        made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="fedlas"
-    )
+    return model_of(helper.make_graph(graph.nodes, "fedlas_scores", [given], outputs, graph.constants))
 
 
 def profile_of(calibration: ScoreCalibration) -> ModelProfile:
@@ -126,17 +119,10 @@ def write(calibration: ScoreCalibration, path: Path, values: NDArray[np.float64]
     model = build(calibration.model)
     profile = profile_of(calibration)
     helper.set_model_props(model, {"calibrator": '{"name": "score"}', FILE_PROFILE: profile.in_file()})
-    checker.check_model(model)
-    path.write_bytes(model.SerializeToString())
-    options = ort.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = 1, 4
-    session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     error = 0.0
-    for start in range(0, len(values), _PROVEN_AT_ONCE):
-        rows = values[start : start + _PROVEN_AT_ONCE]
-        (written,) = session.run(["probabilities"], {INPUT: rows})
+    for rows, written in answers_of(model, path, INPUT, values, at_once=_PROVEN_AT_ONCE):
         ours: Floats = sigmoid(calibration.model.log_odds(rows))
         error = max(error, float(np.abs(written[:, 1] - ours).max()))
-    if not error <= _TOLERANCE:
-        raise ExportError("parity", f"the file differs from the curve by {error:.2e}, more than {_TOLERANCE:.0e}")
+    if not error <= TOLERANCE:
+        raise ExportError("parity", f"the file differs from the curve by {error:.2e}, more than {TOLERANCE:.0e}")
     return error
