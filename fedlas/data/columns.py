@@ -228,10 +228,7 @@ def check_lengths(arrays: Mapping[str, Array], first: str) -> None:
 
 def side_by_side(columns: Sequence[Array]) -> Array:
     """Numeric columns (n,) each as one array (n, columns), of a type that holds all of them."""
-    table = np.empty((len(columns[0]), len(columns)), np.result_type(*{column.dtype for column in columns}))
-    for i, column in enumerate(columns):
-        table[:, i] = column
-    return table
+    return np.column_stack(columns)
 
 
 def check_single(what: str, array: Array) -> None:

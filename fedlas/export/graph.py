@@ -76,8 +76,7 @@ class _Merger:
             mapped[name] = self._constant(name, value)
         for node in graph.nodes:
             inputs = [mapped[name] for name in node.input]
-            for name, output in zip(node.output, self._node(node, inputs), strict=True):
-                mapped[name] = output
+            mapped.update(zip(node.output, self._node(node, inputs), strict=True))
         return mapped
 
     def _constant(self, name: str, value: Array) -> str:

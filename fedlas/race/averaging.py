@@ -169,10 +169,8 @@ class Ensemble(Classifier):
         with torch.no_grad():
             first, *others = self.networks
             logits, features = first(*inputs)
-            outputs = [(logits, features)]
-            for member in others:
-                outputs.append((member.head(features), features) if self.shares_body else member(*inputs))
-        return self._pooled(outputs), features
+            further = [(one.head(features), features) if self.shares_body else one(*inputs) for one in others]
+        return self._pooled([(logits, features), *further]), features
 
     def head(self, features: Tensor) -> Tensor:
         """The logits (N, K) of members that share their body.

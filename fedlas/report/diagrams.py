@@ -354,8 +354,10 @@ def race_svg(report: Report) -> str | None:
         text(_ROWS_LEFT, 40, f"NLL on calibration rows, out of fold: the lower, the better{more}", colour="soft"),
     ]
     for step in scale.steps():
-        parts.append(line(scale(step), _RACE_TOP - 6, scale(step), bottom, "grid"))
-        parts.append(text(scale(step), bottom + 16, f"{step:g}", size=11, colour="soft", anchor="middle"))
+        parts += [
+            line(scale(step), _RACE_TOP - 6, scale(step), bottom, "grid"),
+            text(scale(step), bottom + 16, f"{step:g}", size=11, colour="soft", anchor="middle"),
+        ]
     for row, (nll, i) in enumerate(shown):
         candidate, y = report.candidates[i], _RACE_TOP + _ROW * row + _ROW / 2
         bold, whole = candidate.name in served, candidate.status == "finished"

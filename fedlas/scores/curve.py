@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedlas.calibrators import AffineScaling, BetaScaling, IsotonicScaling, QuadraticScaling
-from fedlas.calibrators.base import LogitsCalibrator
+from fedlas.calibrators.base import LogitsCalibrator, pair
 from fedlas.calibrators.pool import mixture_weights
 from fedlas.guarantees.guarantees import band_at, upper_bound
 from fedlas.metrics.statistics import Floats, Ints
@@ -125,14 +125,15 @@ def fit_curve(evidence: Evidence, *, seed: int = 0) -> tuple[Curve, Floats]:
     """A curve of these rows, and the log-odds (N,) that curves of other rows give them."""
     folds = evidence.folds(seed)
     rows = np.arange(len(evidence.right))
-    held_out = np.empty((len(rows), _num_members(evidence.scores)))
+    # Of a constant and every calibrator over every scale.
+    costs = np.array([0.0, *list(_KINDS.values()) * len(_scales(evidence.scores))])
+    held_out = np.empty((len(rows), len(costs)))
     missing = np.empty(len(rows))
     for fold in folds:
         others = evidence[np.delete(rows, fold)] if len(folds) > 1 else evidence
         held_out[fold] = np.stack([sigmoid(member(evidence.scores[fold])) for member in _members(others, evidence)], 1)
         missing[fold] = _missing(others)
     known = ~np.isnan(evidence.scores)
-    costs = np.array([0.0, *list(_KINDS.values()) * len(_scales(evidence.scores))])
     true = np.where(evidence.right[:, None] == 1, held_out, 1 - held_out)
 
     def weights_of(chosen: Ints) -> Floats:
@@ -163,10 +164,6 @@ def fit_curve(evidence: Evidence, *, seed: int = 0) -> tuple[Curve, Floats]:
 _Member = Callable[[Floats], Floats]
 
 
-def _num_members(scores: Floats) -> int:
-    return 1 + len(_scales(scores)) * len(_KINDS)
-
-
 def _scales(scores: Floats) -> list[_Member]:
     """Maps from a score to numbers of a size that calibrators know, made of all scores and no label."""
     known = scores[~np.isnan(scores)]
@@ -193,21 +190,17 @@ def _members(fitted_on: Evidence, scaled_on: Evidence) -> list[_Member]:
             if len(rows.right) == 0 or rows.right.min() == rows.right.max():
                 members.append(members[0])
                 continue
-            fitted = kind().fit(_pair(sign * scale(rows.scores)), rows.right, weights=rows.weights)
+            fitted = kind().fit(pair(sign * scale(rows.scores)), rows.right, weights=rows.weights)
             members.append(_of_pair(fitted, scale, sign))
     return members
 
 
 def _of_pair(calibrator: LogitsCalibrator, scale: _Member, sign: float) -> _Member:
     def log_odds(scores: Floats) -> Floats:
-        calibrated = calibrator(_pair(np.nan_to_num(sign * scale(scores))))
+        calibrated = calibrator(pair(np.nan_to_num(sign * scale(scores))))
         return np.asarray(calibrated[:, 1] - calibrated[:, 0])
 
     return log_odds
-
-
-def _pair(log_odds: Floats) -> Floats:
-    return np.stack([np.zeros_like(log_odds), log_odds], axis=1)
 
 
 def _missing(evidence: Evidence) -> float:
