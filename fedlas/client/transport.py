@@ -308,7 +308,7 @@ class Transport(Requests):
 
 
 class Resource:
-    """What the server has under one path, and the transport by which it is asked for."""
+    """A path of the server, asked for by a transport."""
 
     _path: ClassVar[str]
 

@@ -87,7 +87,10 @@ def write(
 def answers_of(
     model: ModelProto, path: Path, input_name: str, rows: NDArray[Any], *, at_once: int
 ) -> Iterator[tuple[NDArray[Any], Floats]]:
-    """Check the model and write its file, which then answers: rows (N, …), and their probabilities (N, K) by it."""
+    """Check and write the model, and yield rows with the file's probabilities.
+
+    Of `at_once` rows (N, …) at a time come these rows, and probabilities (N, K).
+    """
     checker.check_model(model)
     path.write_bytes(model.SerializeToString())
     options = ort.SessionOptions()
