@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import Field, WithJsonSchema
@@ -46,10 +47,15 @@ NEEDS_PROVENANCE = (
 UNLABELLED = "unlabelled_dataset"
 
 
-def needs_labels(dataset_id: str) -> str:
-    """The sentence that goes with `UNLABELLED`."""
+def needs_labels(dataset_id: str, columns: Sequence[str]) -> str:
+    """The sentence that goes with `UNLABELLED`; a dataset may have no named columns.
+
+    >>> needs_labels("ds_1", ["age", "bmi"]).partition(", so")[0]
+    'the rows of ds_1 have no labels (its columns are age, bmi)'
+    """
+    found = f" (its columns are {', '.join(columns[:20])}{', …' if len(columns) > 20 else ''})" if columns else ""
     return (
-        f"the rows of {dataset_id} have no labels, so that nothing can be fitted to or judged on them, only predicted "
-        '(POST /v1/batches): send them with a column label, or say which one it is, roles={"label": "its name"} '
-        "(on the command line --role label=NAME), and without purpose=predict"
+        f"the rows of {dataset_id} have no labels{found}, so that nothing can be fitted to or judged on them, only "
+        'predicted (POST /v1/batches): send them with a column label, or say which one it is, roles={"label": "its '
+        'name"} (on the command line --role label=NAME), and without purpose=predict'
     )

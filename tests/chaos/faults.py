@@ -163,8 +163,7 @@ def _signal_behind(storm: Storm, name: str, number: signal.Signals) -> str | Non
 
 def fill_disk(storm: Storm) -> str | None:
     """No byte can be stored for a while."""
-    disk = storm.disk
-    if disk is None or disk.is_full:
+    if (disk := storm.disk) is None or disk.is_full:
         return None
     disk.fill()
     seconds = storm.rng.uniform(3, 8)

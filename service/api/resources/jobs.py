@@ -120,7 +120,7 @@ def _create(unit: UnitOfWork, body: JobRequest) -> JobRecord:
     with named_by_body("dataset_id"):
         dataset = unit.datasets.get(body.dataset_id)
     if not dataset.labelled:
-        raise InvalidRequest(UNLABELLED, needs_labels(dataset.id), field="dataset_id")
+        raise InvalidRequest(UNLABELLED, needs_labels(dataset.id, dataset.columns), field="dataset_id")
     if dataset.lacks_provenance:
         raise InvalidRequest(PROVENANCE_NEEDED, NEEDS_PROVENANCE, field="seen_by_model")
     return _add_job(unit, body, model, dataset)

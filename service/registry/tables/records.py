@@ -55,6 +55,12 @@ class Dataset(Uploaded):
         return self.profile is None or self.profile.get("labelled") is not False
 
     @property
+    def columns(self) -> list[str]:
+        """Names of the columns that are inputs; none before inspection, and of arrays and images."""
+        columns = (self.profile or {}).get("columns")
+        return [str(name) for name in columns] if isinstance(columns, list) else []
+
+    @property
     def lacks_provenance(self) -> bool:
         """True where inspection has found no splits, and no word on which rows the model was trained on."""
         seen_by_model = None if self.profile is None else self.profile.get("seen_by_model")

@@ -281,7 +281,7 @@ def obstacle(noun: str, row: tables.Model | tables.Dataset | None, *, fits: bool
     if row is None:
         return RecordError(code=f"{noun}_deleted", message=f"the {noun} was deleted")
     if fits and isinstance(row, tables.Dataset) and not row.labelled:
-        return RecordError(code=UNLABELLED, message=needs_labels(row.id))
+        return RecordError(code=UNLABELLED, message=needs_labels(row.id, row.columns))
     if fits and isinstance(row, tables.Dataset) and row.lacks_provenance:
         return RecordError(code=PROVENANCE_NEEDED, message=f"{row.id}: {NEEDS_PROVENANCE}")
     if row.status != "rejected":
