@@ -16,7 +16,7 @@ from fedlas.client.predictions import JudgedPredictions
 from fedlas.client.problems import Retries
 from fedlas.client.stored import Stored
 from fedlas.client.transfers import download
-from fedlas.client.transport import Pages, Resource, Transport
+from fedlas.client.transport import Pages, Route, Transport
 from fedlas.contract.base import Page
 from fedlas.contract.events import JobEvent
 from fedlas.contract.predictions import JudgedRow, JudgedRows
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from fedlas.client.reports import Report
 
 
-class Deliveries(Resource):
+class Deliveries(Route):
     """`client.jobs.deliveries`: what was sent to the webhook of a job, and what came of it."""
 
     _path = "/v1/jobs"

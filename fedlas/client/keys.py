@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from fedlas.client.options import HasId, given, names_of
-from fedlas.client.transport import Pages, Resource
+from fedlas.client.transport import Pages, Route
 from fedlas.contract.base import Page
 from fedlas.contract.keys import IssuedKey, KeyRecord, Scope
 
 
-class Keys(Resource):
+class Keys(Route):
     """Issue keys, list and revoke them; needs a key of an administrator."""
 
     _path = "/v1/keys"

@@ -35,7 +35,7 @@ from fedlas.client.options import (
 )
 from fedlas.client.predictions import frame_of
 from fedlas.client.transfers import OnDownload, OnUpload, download, upload
-from fedlas.client.transport import Pages, Resource
+from fedlas.client.transport import Pages, Route
 from fedlas.contract.base import Page
 from fedlas.contract.predictions import BatchManifest, Prediction, RowFailure, ScoreAnswer
 from fedlas.contract.records import BatchRecord, CalibratorRecord, DatasetRecord, ModelRecord, NameRecord, Record
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 R = TypeVar("R", bound=Record)
 
 
-class Stored(Resource, Generic[R]):
+class Stored(Route, Generic[R]):
     """Records of one kind: what `client.models`, `.datasets`, `.calibrators` and `.batches` have in common."""
 
     _kind: type[R]
@@ -150,7 +150,7 @@ class Models(Stored[ModelRecord]):
         )
 
 
-class Names(Resource):
+class Names(Route):
     """`client.names`: published names."""
 
     _path = "/v1/names"

@@ -307,7 +307,7 @@ class Transport(Requests):
         return response
 
 
-class Resource:
+class Route:
     """A path of the server, asked for by a transport."""
 
     _path: ClassVar[str]

@@ -127,7 +127,7 @@ class Leaving(Document):
 
 
 class Numbered(Document):
-    """A question, or the answer that has the number of it."""
+    """A question with a number, or its answer."""
 
     number: Number
 

@@ -67,10 +67,10 @@ def _filled(settings: RegistrySettings, engine: Engine, folder: Path) -> str:
         with ExitStack() as stack:
             if not left and engine.dialect.name == "sqlite":  # no writer comes between: few files are left to be copied
                 stack.enter_context(engine.execution_options(writes=True).begin())
-            connection = stack.enter_context(engine.connect().execution_options(isolation_level="SERIALIZABLE"))
-            columns = [] if bucket else tables.digest_columns()
-            named = {digest for column in columns for digest in connection.scalars(select(column)) if digest}
-            dump(connection, folder)  # of the moment at which the transaction first read
+            with engine.connect().execution_options(isolation_level="SERIALIZABLE") as connection:
+                columns = [] if bucket else tables.digest_columns()
+                named = {digest for column in columns for digest in connection.scalars(select(column)) if digest}
+                dump(connection, folder)  # of the moment at which the transaction first read
             lost = sum(not _copied(settings.resolved_artifacts, folder / "artifacts", digest) for digest in named)
         if not lost:
             break

@@ -90,8 +90,7 @@ def freeze_worker(storm: Storm) -> str | None:
 
 def kill_broker(storm: Storm) -> str | None:
     """SIGKILL; it comes back after a while with what it had written down."""
-    broker = storm.site.redis
-    if not broker.is_running:
+    if not (broker := storm.site.redis).is_running:
         return None
     broker.kill()
     seconds = storm.rng.uniform(0.2, 4)
@@ -112,8 +111,7 @@ def flush_broker(storm: Storm) -> str | None:
 
 def restart_database(storm: Storm) -> str | None:
     """Stopped in order or crashed; it comes back after a while."""
-    database = storm.site.postgresql
-    if not database.is_running:
+    if not (database := storm.site.postgresql).is_running:
         return None
     crash = storm.rng.random() < 0.5
     (database.kill if crash else database.stop)()
@@ -153,8 +151,7 @@ def _signal_behind(storm: Storm, name: str, number: signal.Signals) -> str | Non
         return None
     found = sorted((storm.site.folder / api.name / "run").glob(f"*/{name}.pid"))
     mine = [(file.stem, int(file.read_text())) for file in found]
-    living = [(stem, pid) for stem, pid in mine if pid in api.below()]
-    if not living:
+    if not (living := [(stem, pid) for stem, pid in mine if pid in api.below()]):
         return None
     stem, pid = storm.rng.choice(living)
     os.kill(pid, number)

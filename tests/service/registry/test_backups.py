@@ -18,7 +18,7 @@ import pytest
 from fedlas.cli import main as fedlas
 from service.cli import main
 from service.processes.supervision import locked
-from service.registry import tables
+from service.registry import backups, tables
 from service.registry.registry import Registry
 from service.registry.settings import ServiceSettings
 from service.registry.tables import new_id, now
@@ -131,14 +131,16 @@ def test_a_migration_that_is_killed_anywhere_is_finished_by_the_next(tmp_path: P
 
 @pytest.mark.embedded
 def test_a_backup_beside_writers_has_each_file_that_it_names(
-    registry: Registry, settings: ServiceSettings, tmp_path: Path
+    registry: Registry, settings: ServiceSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Records come and go meanwhile; nobody else may read what is written, and nothing waits in a `-wal`."""
-    stop = threading.Event()
+    stop, dump = threading.Event(), backups.dump
+    monkeypatch.setattr(backups, "dump", lambda *given: (dump(*given), stop.wait(0.05)))  # a file goes, if it may
 
     def churn() -> None:
-        while not stop.wait(0.005):
+        while not stop.is_set():
             record = add(registry, new_id("ds").encode())
+            stop.wait(0.005)
             with registry.write() as unit:
                 unit.after_commit.unreferenced += unit.datasets.delete(record)
 
@@ -148,6 +150,7 @@ def test_a_backup_beside_writers_has_each_file_that_it_names(
     try:
         for number in range(5):
             backup = tmp_path / f"backup-{number}"
+            monkeypatch.setattr(backups, "_MAX_DUMPS", 1 + number % 2)
             assert main(["backup", str(backup), "--data-dir", str(settings.data_dir)]) == 0
             assert "INSERT" in "".join(kept(backup))
             assert open_to_others(backup) == []
