@@ -54,7 +54,8 @@ def load_configuration(
     if profile is None:
         profile = environment.get("FEDLAS_PROFILE") or None
     if url is None or key is None or profile is not None:
-        folder = Path(environment.get("XDG_CONFIG_HOME") or "~/.config").expanduser()
+        # Not `Path.expanduser`, which raises RuntimeError for a container's user without a home.
+        folder = Path(os.path.expanduser(environment.get("XDG_CONFIG_HOME") or "~/.config"))
         settings = _profile(profile, folder / "fedlas" / "config.toml")
         their_url = settings.get("url")
         if key is None and (url is None or (their_url is not None and _checked(url) == _checked(their_url))):
@@ -105,7 +106,7 @@ def _content(path: Path) -> dict[str, Any]:
 def _key_of(profile: Mapping[str, str]) -> str | None:
     if "key_file" not in profile:
         return profile.get("key")
-    path = Path(profile["key_file"]).expanduser()
+    path = Path(os.path.expanduser(profile["key_file"]))
     try:
         return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:

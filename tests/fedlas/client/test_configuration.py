@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,13 @@ def environment(tmp_path: Path) -> dict[str, str]:
     (folder / "team.key").write_text("k-team\n")
     (folder / "config.toml").write_text(PROFILES.format(folder=folder))
     return {"XDG_CONFIG_HOME": str(tmp_path)}
+
+
+def test_a_user_without_a_home_has_no_profiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container's uid that no user database knows gets this machine's service, as anybody without profiles."""
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 2_000_000_001)
+    assert load_configuration(environment={}).url == "http://127.0.0.1:8000"
 
 
 def test_the_nearest_word_counts(environment: dict[str, str], tmp_path: Path) -> None:
