@@ -79,11 +79,11 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "budget used": ("budget_used", "{:.0%}"),
     "skipped": ("skipped", "{}"),
 }
-ROUNDS, _ROUND_S = 31, 0.01  # seconds of one file in a round
+ROUNDS = 31
+_ROUND_S = 0.01  # of one file
 _CALLS = (5, 400)  # per round, at least and at most
 Answer: TypeAlias = Callable[[], object]
-#: A label and a job.
-Key: TypeAlias = tuple[str, str]
+Key: TypeAlias = tuple[str, str]  # a label and a job
 UPLOAD: Key = ("", "upload")
 
 
