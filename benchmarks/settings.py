@@ -12,7 +12,7 @@ from benchmarks.data.arena_tables import ARENA_TABLES
 from benchmarks.data.common import Split
 from benchmarks.data.images import fashion, mnist
 from benchmarks.data.new_tables import NEW_TABLES
-from benchmarks.data.tabular import CONFIRMATION, DEVELOPMENT, TABLES, tabular
+from benchmarks.data.tabular import CONFIRMATION, DEVELOPMENT, IN_KEEL, TABLES, tabular
 from benchmarks.data.text import debian_sections
 from benchmarks.data.untouched import UNTOUCHED
 from benchmarks.networks import (
@@ -22,6 +22,7 @@ from benchmarks.networks import (
     minilm,
     resnet18,
     small_cnn,
+    small_gru,
     small_mlp,
     tabular_mlp,
     train_base,
@@ -57,7 +58,8 @@ class Setting:
 
     Attributes:
         section: `networks` (the 29), `unseen` (the same with bases trained on other rows than the job gets), `forests`,
-            `untouched`, `new-tables`, `arena`, or `large`, which takes hours.
+            `untouched`, `new-tables`, `arena`, `small` (smaller networks, timed by `benchmarks.served`), or `large`,
+            which takes hours.
         split: `split(seed)` loads and splits the data.
         seeds: those that are run unless others are asked for.
     """
@@ -87,13 +89,13 @@ def _images(network: Callable[[int], Headed], how: BaseTraining) -> NetworkBase:
     return NetworkBase(lambda split: network(split.num_classes), how)
 
 
-def _table(split: Split) -> Headed:
-    return tabular_mlp(split.train[0][0].shape[1], split.num_classes)
+def _table(split: Split, *, width: int) -> Headed:
+    return tabular_mlp(split.train[0][0].shape[1], split.num_classes, width)
 
 
-def _mlp(name: str, section: str) -> Setting:
-    base = NetworkBase(_table, BaseTraining(epochs=60, learning_rate=0.1))
-    return Setting(f"{TABLES[name].title}, MLP 128-128", section, partial(tabular, name), base)
+def _mlp(name: str, section: str, width: int = 128) -> Setting:
+    base = NetworkBase(partial(_table, width=width), BaseTraining(epochs=60, learning_rate=0.1))
+    return Setting(f"{TABLES[name].title}, MLP {width}-{width}", section, partial(tabular, name), base)
 
 
 #: The twenty tables under forests, boosting, class-weighted logistic regression and naive Bayes: those with noise.
@@ -128,6 +130,7 @@ def _halved(load: Loader, seed: int) -> Split:
 
 _CNN = BaseTraining(epochs=40, learning_rate=0.05)
 _MLP = BaseTraining(epochs=200, learning_rate=0.1)
+_GRU = BaseTraining(epochs=100, learning_rate=0.1)
 _RESNET = BaseTraining(epochs=12, learning_rate=0.05)
 _MINILM = BaseTraining(epochs=7, learning_rate=3e-4, optimizer="adamw")
 SETTINGS: dict[str, Setting] = {
@@ -141,6 +144,8 @@ SETTINGS: dict[str, Setting] = {
     "minilm": Setting(
         "Debian package synopses, 20 sections, MiniLM", "large", debian_sections, _images(minilm, _MINILM), seeds=(0, 1)
     ),
+    **{name: _mlp(name, "small", width=64) for name in IN_KEEL},
+    "mnist-gru": Setting("MNIST-5k, 15 % wrong training labels, GRU 64", "small", mnist, _images(small_gru, _GRU)),
     **{name: _mlp(name, "untouched") for name in UNTOUCHED},
     **{name: _mlp(name, "new-tables") for name in NEW_TABLES},
     **{name: _mlp(name, "arena") for name in ARENA_TABLES},

