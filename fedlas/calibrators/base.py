@@ -12,19 +12,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from inspect import signature
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-if TYPE_CHECKING:
-    import onnx
+from fedlas.calibrators.stack import Columns, OnnxPart, Stack
+from fedlas.calibrators.stack import Floats as Floats
 
-
-Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Parameters = dict[str, Any]
-OnnxPart: TypeAlias = "tuple[list[onnx.NodeProto], list[onnx.TensorProto]]"
 #: No slope of a map of tempered log-odds leaves this range, and no temperature is lower.
 MIN_FACTOR = 0.01
 MAX_FACTOR = 100.0
@@ -32,8 +29,6 @@ MAX_FACTOR = 100.0
 MAX_TEMPERATURE = 1e5
 #: Logits (N·K numbers) above which a calibrator that iterates over all of them would take too long or too much memory.
 MAX_LOGITS = 20_000_000
-
-PREFIX = "fedlas_calibrator_"
 
 
 def softmax(logits: ArrayLike) -> Floats:
@@ -82,8 +77,13 @@ class Calibrator(ABC):
         return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in values.items()}
 
     @abstractmethod
-    def to_onnx(self, logits_name: str, output_name: str, features_name: str = "features") -> OnnxPart:
-        """Nodes and initialisers that compute this map in float32, in operators unchanged since opset 7."""
+    def stacked(self, stack: Stack, logits: Columns, features: str = "features") -> Columns:
+        """Calibrated logits as columns of a stack; `features` is the name of the tensor (N, D)."""
+
+    def to_onnx(self, logits: str, output: str, num_classes: int, features: str = "features") -> OnnxPart:
+        """Nodes and initialisers from the tensor `logits` (N, K) to calibrated logits, as `Stack.end` writes them."""
+        stack = Stack()
+        return stack.end(self.stacked(stack, stack.given(logits, num_classes), features), output)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.parameters().items())})"
@@ -107,15 +107,6 @@ class LogitsCalibrator(Calibrator):
     @abstractmethod
     def transform(self, scores: Floats) -> Floats:
         """Calibrated logits (N, K) of logits (N, K)."""
-
-    def to_onnx(self, logits_name: str, output_name: str, features_name: str = "features") -> OnnxPart:
-        chain = Chain(logits_name)
-        self.append_nodes(chain)
-        return chain.end(output_name)
-
-    @abstractmethod
-    def append_nodes(self, chain: Chain) -> None:
-        """`transform` as ONNX nodes, at the end of a chain that stands at the logits."""
 
 
 def checked(logits: ArrayLike, targets: ArrayLike, weights: ArrayLike | None) -> tuple[Floats, Ints, Floats]:
@@ -154,35 +145,6 @@ def effective_count(rows: Floats) -> float:
     return 1.0 / float(rows @ rows)
 
 
-class Chain:
-    """A chain of ONNX nodes: each step reads what the last one wrote; names are made from the prefix."""
-
-    def __init__(self, input_name: str) -> None:
-        self.last = input_name
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: list[onnx.TensorProto] = []
-
-    def constant(self, name: str, value: ArrayLike, dtype: type = np.float32) -> str:
-        from onnx import numpy_helper
-
-        self.constants.append(numpy_helper.from_array(np.asarray(value, dtype=dtype), f"{PREFIX}{name}"))
-        return f"{PREFIX}{name}"
-
-    def step(self, operator: str, *others: str, result: str, first: str | None = None, **attributes: Any) -> str:
-        """Append `operator(first or the last result, *others)`; its result is called `result`, with the prefix."""
-        from onnx import helper
-
-        inputs, name = [first or self.last, *others], f"{PREFIX}{result}"
-        self.nodes.append(helper.make_node(operator, inputs, [name], name=f"{PREFIX}node_{result}", **attributes))
-        self.last = name
-        return name
-
-    def end(self, output_name: str) -> OnnxPart:
-        """The parts, the last result renamed to `output_name`."""
-        self.nodes[-1].output[0] = output_name
-        return self.nodes, self.constants
-
-
 #: Standard deviation of the log temperature that is expected before any row is seen: chosen, not measured.
 PRIOR = 0.5
 
@@ -199,8 +161,8 @@ class Identity(LogitsCalibrator):
     def transform(self, scores: Floats) -> Floats:
         return scores
 
-    def append_nodes(self, chain: Chain) -> None:
-        chain.step("Identity", result="identity")
+    def stacked(self, stack: Stack, logits: Columns, features: str = "features") -> Columns:
+        return logits
 
 
 class TemperatureScaling(LogitsCalibrator):
@@ -229,8 +191,8 @@ class TemperatureScaling(LogitsCalibrator):
     def transform(self, scores: Floats) -> Floats:
         return scores / self.temperature
 
-    def append_nodes(self, chain: Chain) -> None:
-        chain.step("Div", chain.constant("temperature", self.temperature), result="divided")
+    def stacked(self, stack: Stack, logits: Columns, features: str = "features") -> Columns:
+        return logits * (1.0 / self.temperature)
 
 
 class ShrunkenTemperature(TemperatureScaling):
@@ -340,10 +302,8 @@ class MixtureScaling(LogitsCalibrator):
     def transform(self, scores: Floats) -> Floats:
         return mixed(scores / self.temperature, self.share)
 
-    def append_nodes(self, chain: Chain) -> None:
-        chain.step("Div", chain.constant("temperature", self.temperature), result="divided")
-        if self.share:
-            add_uniform_mix(chain, self.share, self.num_classes)
+    def stacked(self, stack: Stack, logits: Columns, features: str = "features") -> Columns:
+        return stacked_mix(stack, logits * (1.0 / self.temperature), self.share)
 
 
 def mixed(logits: Floats, share: float) -> Floats:
@@ -353,12 +313,11 @@ def mixed(logits: Floats, share: float) -> Floats:
     return np.asarray(np.logaddexp(np.log1p(-share) + log_softmax(logits), np.log(share / logits.shape[1])))
 
 
-def add_uniform_mix(chain: Chain, share: float, num_classes: int) -> None:
-    """Append `mixed` as ONNX nodes to a chain that ends in logits (N, K)."""
-    chain.step("Softmax", result="sure", axis=1)
-    chain.step("Mul", chain.constant("certain_share", 1.0 - share), result="less_sure")
-    chain.step("Add", chain.constant("uniform_share", share / num_classes), result="mixed")
-    chain.step("Log", result="log_mixed")
+def stacked_mix(stack: Stack, logits: Columns, share: float) -> Columns:
+    """`mixed` as columns of a stack."""
+    if share == 0.0:
+        return logits
+    return stack.log(stack.softmax(logits) * (1.0 - share) + np.full(logits.width, share / logits.width))
 
 
 def _best_share(scores: Floats, labels: Ints, rows: Floats, u: float) -> tuple[float, float]:

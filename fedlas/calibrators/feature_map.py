@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fedlas.calibrators import Calibrator, MixtureScaling, TemperatureScaling
-from fedlas.calibrators.base import Chain, Floats, Ints, OnnxPart, Parameters, add_uniform_mix, log_softmax, mixed
+from fedlas.calibrators.base import Floats, Ints, Parameters, log_softmax, mixed, stacked_mix
+from fedlas.calibrators.stack import Columns, Stack
 
 #: Ridge penalties that compete, on features scaled to mean squared norm 1.
 STRENGTHS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
@@ -86,17 +87,9 @@ class FeatureScaling(Calibrator):
             self.temperature * u, self.matrix / u, self.offset / u, strength=self.strength, share=last.share
         )
 
-    def to_onnx(self, logits_name: str, output_name: str, features_name: str = "features") -> OnnxPart:
-        """Nodes and initialisers in float32; `features_name` is the flat features (N, D)."""
-        chain = Chain(logits_name)
-        chain.step("Div", chain.constant("temperature", self.temperature), result="divided")
-        divided = chain.last
-        chain.step("MatMul", chain.constant("matrix", self.matrix), result="product", first=features_name)
-        chain.step("Add", divided, result="total")
-        chain.step("Add", chain.constant("offset", self.offset), result="shifted")
-        if self.share:
-            add_uniform_mix(chain, self.share, len(self.offset))
-        return chain.end(output_name)
+    def stacked(self, stack: Stack, logits: Columns, features: str = "features") -> Columns:
+        mapped = stack.apply("Identity", stack.given(features, len(self.matrix)) @ self.matrix + self.offset)
+        return stacked_mix(stack, logits * (1.0 / self.temperature) + mapped, self.share)
 
     def __repr__(self) -> str:
         return f"FeatureScaling(temperature={self.temperature!r}, matrix={self.matrix.shape}, strength={self.strength})"

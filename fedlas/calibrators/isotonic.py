@@ -12,7 +12,6 @@ import numpy as np
 from fedlas.calibrators.base import (
     MAX_LOGITS,
     MIN_FACTOR,
-    Chain,
     Floats,
     Ints,
     LogitsCalibrator,
@@ -22,6 +21,8 @@ from fedlas.calibrators.base import (
     pair,
     require_two_classes,
 )
+from fedlas.calibrators.spline import stacked_log_odds
+from fedlas.calibrators.stack import Columns, Stack
 
 MAX_KNOTS = 32
 #: A bin holds at least so much of Σ|hit − p|, about as many rows as its mean needs to mean something.
@@ -166,29 +167,16 @@ class IsotonicScaling(LogitsCalibrator):
         outside = np.minimum(values - self.x[0], 0.0) + np.maximum(values - self.x[-1], 0.0)
         return np.asarray(inside + self.slope * outside)
 
-    def append_nodes(self, chain: Chain) -> None:
-        chain.step("Div", chain.constant("temperature", self.temperature), result="divided")
-        if self.binary:
-            chain.step("MatMul", chain.constant("difference", [[-1.0], [1.0]]), result="log_odds")
-            self._append_curve(chain)
-            chain.step("MatMul", chain.constant("to_pair", [[0.0, 1.0]]), result="pair")
-        else:
-            chain.step("LogSoftmax", result="logs", axis=1)
-            self._append_curve(chain)
-
-    def _append_curve(self, chain: Chain) -> None:
+    def stacked(self, stack: Stack, logits: Columns, features: str = "features") -> Columns:
         """y₀ + Σ cᵢ·relu(±(v − xᵢ)): the hinges open away from the middle knot, so that least is cancelled there."""
-        middle = len(self.x) // 2
-        signs, knots, weights = _hinges(self.x, self.y, self.slope, middle)
-        given = chain.last
-        shape = chain.step("Shape", result="shape")
-        chain.step("Reshape", chain.constant("column", [-1, 1], np.int64), result="flat", first=given)
-        chain.step("Sub", chain.constant("knots", knots), result="distances")
-        chain.step("Mul", chain.constant("signs", signs), result="signed")
-        chain.step("Relu", result="hinges")
-        chain.step("MatMul", chain.constant("weights", weights[:, None]), result="curve")
-        chain.step("Add", chain.constant("height", self.y[middle]), result="raised")
-        chain.step("Reshape", shape, result="unflat")
+        middle, tempered = len(self.x) // 2, logits * (1.0 / self.temperature)
+        signs, knots, weights = hinges = _hinges(self.x, self.y, self.slope, middle)
+        if not self.binary:
+            logs = stack.log_softmax(tempered)
+            return stack.apply("Curve", logs, hinges=hinges) + np.full(logits.width, self.y[middle])
+        log_odds = stacked_log_odds(stack, tempered)
+        opened = stack.apply("Relu", log_odds @ signs[None] - signs * knots)
+        return opened @ (weights[:, None] * [[0.0, 1.0]]) + [0.0, self.y[middle]]
 
 
 def _log_odds(probs: Floats) -> Floats:

@@ -27,12 +27,10 @@ from numpy.typing import ArrayLike
 from fedlas.calibrators.base import (
     MAX_LOGITS,
     Calibrator,
-    Chain,
     Floats,
     Ints,
     LogitsCalibrator,
     MixtureScaling,
-    OnnxPart,
     Parameters,
     TemperatureScaling,
     effective_count,
@@ -41,7 +39,8 @@ from fedlas.calibrators.base import (
     softmax,
 )
 from fedlas.calibrators.regression import DiagonalMap, MatrixMap, fit_logit_map
-from fedlas.calibrators.spline import SplineScaling, append_curves
+from fedlas.calibrators.spline import SplineScaling, stacked_curves
+from fedlas.calibrators.stack import TINY, Columns, Stack
 
 #: Multiplications per pass (N·K²) and classes above which fitting a matrix would take minutes.
 MAX_PRODUCT = 200_000_000
@@ -70,10 +69,8 @@ class _LinearScaling(LogitsCalibrator):
             raise ValueError(f"logits must have {len(self.offset)} columns, got {scores.shape}")
         return self._product(self._tempered.transform(scores)) + self.offset
 
-    def append_nodes(self, chain: Chain) -> None:
-        self._tempered.append_nodes(chain)
-        self._append_product(chain)
-        chain.step("Add", chain.constant("offset", self.offset), result="sum")
+    def stacked(self, stack: Stack, logits: Columns, features: str = "features") -> Columns:
+        return self._stacked_product(self._tempered.stacked(stack, logits)) + self.offset
 
     def _cool(self, scores: Floats, labels: Ints, rows: Floats) -> Floats:
         """Fit T and w; returns z (N, K)."""
@@ -85,7 +82,7 @@ class _LinearScaling(LogitsCalibrator):
     def _product(self, logs: Floats) -> Floats: ...
 
     @abstractmethod
-    def _append_product(self, chain: Chain) -> None: ...
+    def _stacked_product(self, logs: Columns) -> Columns: ...
 
 
 class VectorScaling(_LinearScaling):
@@ -126,8 +123,8 @@ class VectorScaling(_LinearScaling):
     def _product(self, logs: Floats) -> Floats:
         return logs * self.scale
 
-    def _append_product(self, chain: Chain) -> None:
-        chain.step("Mul", chain.constant("scale", self.scale), result="product")
+    def _stacked_product(self, logs: Columns) -> Columns:
+        return logs * self.scale
 
 
 class MatrixScaling(_LinearScaling):
@@ -168,8 +165,8 @@ class MatrixScaling(_LinearScaling):
     def _product(self, logs: Floats) -> Floats:
         return np.asarray(logs @ self.matrix)
 
-    def _append_product(self, chain: Chain) -> None:
-        chain.step("MatMul", chain.constant("matrix", self.matrix), result="product")
+    def _stacked_product(self, logs: Columns) -> Columns:
+        return logs @ self.matrix
 
 
 def _penalty(num_rows: float, num_classes: int) -> Floats:
@@ -179,10 +176,6 @@ def _penalty(num_rows: float, num_classes: int) -> Floats:
     penalty[np.arange(num_classes), np.arange(num_classes)] = strength
     penalty[-1] = strength
     return penalty
-
-
-#: Added to probabilities before their logarithm, so that it stays finite in float32.
-_TINY = 1e-37
 
 
 class OneVsRestScaling(MatrixScaling):
@@ -241,21 +234,12 @@ class OneVsRestScaling(MatrixScaling):
     def transform(self, scores: Floats) -> Floats:
         return _log_sigmoids(self._curves, _against_the_rest(super().transform(scores)))
 
-    def append_nodes(self, chain: Chain) -> None:
-        super().append_nodes(chain)
-        num_classes = len(self.offset)
-        probs = chain.step("Softmax", result="probs", axis=1)
-        tiny = chain.constant("tiny", _TINY)
-        chain.step("MatMul", chain.constant("others", 1.0 - np.eye(num_classes)), result="rest")
-        chain.step("Add", tiny, result="rest_positive")
-        rest = chain.step("Log", result="log_rest")
-        chain.step("Add", tiny, result="positive", first=probs)
-        chain.step("Log", result="log_probs")
-        chain.step("Sub", rest, result="against_the_rest")
-        append_curves(chain, self._curves)
-        chain.step("Neg", result="negated")
-        chain.step("Softplus", result="nll")
-        chain.step("Neg", result="log_sigmoid")
+    def stacked(self, stack: Stack, logits: Columns, features: str = "features") -> Columns:
+        probs = stack.softmax(super().stacked(stack, logits))
+        tiny = np.full(probs.width, TINY)
+        rest = stack.apply("Log", probs @ (1.0 - np.eye(probs.width)) + tiny)
+        curved = stacked_curves(stack, stack.apply("Log", probs + tiny) - rest, self._curves)
+        return stack.apply("Softplus", curved * -1.0) * -1.0
 
 
 class _Fitted(NamedTuple):
@@ -281,7 +265,7 @@ def _log_sigmoids(curves: Sequence[SplineScaling], against: Floats) -> Floats:
 def _against_the_rest(logits: Floats) -> Floats:
     """ln p_k − ln(1 − p_k) (N, K) of p = softmax(logits); 1 − p_k is summed from the others, without cancellation."""
     probs = softmax(logits)
-    return np.log(probs + _TINY) - np.log(probs @ (1.0 - np.eye(probs.shape[1])) + _TINY)
+    return np.log(probs + TINY) - np.log(probs @ (1.0 - np.eye(probs.shape[1])) + TINY)
 
 
 #: Nats from which on log-probabilities are compressed rather than kept (chosen among 4 and 16 on four tables).
@@ -315,15 +299,9 @@ class Compressed(Calibrator):
     def parameters(self) -> Parameters:
         return {"calibrator": {"name": self.calibrator.name, "parameters": self.calibrator.parameters()}}
 
-    def to_onnx(self, logits_name: str, output_name: str, features_name: str = "features") -> OnnxPart:
-        chain = Chain(logits_name)
-        chain.step("LogSoftmax", result="compressed_logs", axis=1)
-        chain.step("Mul", chain.constant("compressed_rate", -1 / SCALE), result="compressed_parts")
-        chain.step("Add", chain.constant("compressed_one", 1.0), result="compressed_sums")
-        chain.step("Log", result="compressed_sizes")
-        chain.step("Mul", chain.constant("compressed_scale", -SCALE), result="compressed_logits")
-        nodes, constants = self.calibrator.to_onnx(chain.last, output_name, features_name)
-        return [*chain.nodes, *nodes], [*chain.constants, *constants]
+    def stacked(self, stack: Stack, logits: Columns, features: str = "features") -> Columns:
+        sizes = stack.log_softmax(logits) * (-1 / SCALE) + np.ones(logits.width)
+        return self.calibrator.stacked(stack, stack.apply("Log", sizes) * -SCALE, features)
 
 
 def compressed(logits: ArrayLike) -> Floats:

@@ -11,7 +11,6 @@ need not sum to one, so that their sum is the inverse temperature of the mixture
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Self
 
@@ -19,23 +18,19 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fedlas.calibrators.base import (
-    PREFIX,
     Calibrator,
-    Chain,
     Floats,
     Ints,
     LogitsCalibrator,
-    OnnxPart,
     Parameters,
     effective_count,
     log_softmax,
     softmax,
 )
+from fedlas.calibrators.stack import TINY, Columns, Stack, total
 
 #: A member with a smaller weight is dropped: it costs a branch of the served graph and changes nothing.
 MIN_WEIGHT = 1e-3
-#: Added to every mean probability, so that its logarithm stays finite in float32.
-TINY = 1e-37
 #: No member of a log-linear mixture says less, in nats, of any class: a sure error of one member rules no row.
 MIN_LOG_PROB = -30.0
 #: Standard deviation of the logarithm of the sum of its weights that is expected before any row is seen.
@@ -57,8 +52,8 @@ class Uniform(LogitsCalibrator):
     def transform(self, scores: Floats) -> Floats:
         return np.zeros_like(scores)
 
-    def append_nodes(self, chain: Chain) -> None:
-        chain.step("Mul", chain.constant("nothing", 0.0), result="even")
+    def stacked(self, stack: Stack, logits: Columns, features: str = "features") -> Columns:
+        return logits * 0.0
 
 
 class _Mixture(Calibrator):
@@ -89,27 +84,6 @@ class _Mixture(Calibrator):
             "weights": self.weights.tolist(),
         }
 
-    def to_onnx(self, logits_name: str, output_name: str, features_name: str = "features") -> OnnxPart:
-        """A branch per member from the same logits, its share, and the sum of all shares."""
-        chain, total = Chain(logits_name), ""
-        for number, (member, weight) in enumerate(zip(self.members, self.weights, strict=True)):
-            part = member.to_onnx(logits_name, f"{PREFIX}result", features_name)
-            nodes, constants = _numbered(part, number, given=(logits_name, features_name))
-            chain.nodes += nodes
-            chain.constants += constants
-            self._share(chain, number, nodes[-1].output[0])
-            chain.step("Mul", chain.constant(f"pool_weight_{number}", weight), result=f"pool_share_{number}")
-            total = chain.step("Add", total, result=f"pool_total_{number}") if total else chain.last
-        self._end(chain)
-        return chain.end(output_name)
-
-    @abstractmethod
-    def _share(self, chain: Chain, number: int, logits_name: str) -> None:
-        """Append nodes from a member's calibrated logits to what its weight multiplies."""
-
-    def _end(self, chain: Chain) -> None:
-        """Append nodes from the sum of the shares to logits; none as a rule."""
-
 
 class Pool(_Mixture):
     """log Σ w·softmax(member) with weights w (M,) that sum to 1.
@@ -130,12 +104,10 @@ class Pool(_Mixture):
     def __call__(self, logits: ArrayLike, features: ArrayLike | None = None) -> Floats:
         return pooled([member(logits, features) for member in self.members], self.weights)
 
-    def _share(self, chain: Chain, number: int, logits_name: str) -> None:
-        chain.step("Softmax", result=f"pool_probs_{number}", first=logits_name, axis=1)
-
-    def _end(self, chain: Chain) -> None:
-        chain.step("Add", chain.constant("pool_tiny", TINY), result="pool_positive")
-        chain.step("Log", result="pool_logits")
+    def stacked(self, stack: Stack, logits: Columns, features: str = "features") -> Columns:
+        shares = zip(self.members, self.weights, strict=True)
+        probs = total(stack.softmax(one.stacked(stack, logits, features)) * weight for one, weight in shares)
+        return stack.log(probs + np.full(logits.width, TINY))
 
 
 class LogPool(_Mixture):
@@ -152,11 +124,11 @@ class LogPool(_Mixture):
     def __call__(self, logits: ArrayLike, features: ArrayLike | None = None) -> Floats:
         return log_pooled([log_probs(member(logits, features)) for member in self.members], self.weights)
 
-    def _share(self, chain: Chain, number: int, logits_name: str) -> None:
-        # max(l, −30) + 30 by operators of any opset; the 30 is the same for every class and changes nothing.
-        chain.step("LogSoftmax", result=f"pool_logs_{number}", first=logits_name, axis=1)
-        chain.step("Add", chain.constant(f"pool_raise_{number}", -MIN_LOG_PROB), result=f"pool_raised_{number}")
-        chain.step("Relu", result=f"pool_floored_{number}")
+    def stacked(self, stack: Stack, logits: Columns, features: str = "features") -> Columns:
+        # max(l, −30) + 30 by an operator of any opset; the 30 is the same for every class and changes nothing.
+        logs = [stack.log_softmax(one.stacked(stack, logits, features)) for one in self.members]
+        raised = [stack.apply("Relu", one + np.full(logits.width, -MIN_LOG_PROB)) for one in logs]
+        return total(one * weight for one, weight in zip(raised, self.weights.tolist(), strict=True))
 
 
 def pooled(calibrated: Sequence[Floats], weights: Floats) -> Floats:
@@ -245,20 +217,3 @@ def _log_weights(members: Floats, labels: Ints, shares: Floats) -> Floats:
     start = np.full(len(members), 1 / len(members))
     bounds = [(0, None)] * len(members)
     return np.asarray(minimize(value_and_slope, start, method="L-BFGS-B", jac=True, bounds=bounds).x, np.float64)
-
-
-def _numbered(part: OnnxPart, number: int, *, given: tuple[str, str]) -> OnnxPart:
-    """A member's part with its number in every name but those that it was `given`: two members may use the same one."""
-    nodes, constants = part
-
-    def own(name: str) -> str:
-        mine = name.startswith(PREFIX) and name not in given
-        return name.replace(PREFIX, f"{PREFIX}member_{number}_", 1) if mine else name
-
-    for constant in constants:
-        constant.name = own(constant.name)
-    for node in nodes:
-        node.name = own(node.name)
-        for names in (node.input, node.output):
-            names[:] = [own(name) for name in names]
-    return nodes, constants

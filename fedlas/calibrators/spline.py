@@ -19,7 +19,6 @@ from fedlas.calibrators.base import (
     MAX_FACTOR,
     MAX_TEMPERATURE,
     MIN_FACTOR,
-    Chain,
     Floats,
     Ints,
     LogitsCalibrator,
@@ -30,6 +29,7 @@ from fedlas.calibrators.base import (
     require_two_classes,
 )
 from fedlas.calibrators.regression import bounded_newton, logistic_line, platt_targets
+from fedlas.calibrators.stack import Columns, Stack
 
 
 class AffineScaling(LogitsCalibrator):
@@ -55,11 +55,8 @@ class AffineScaling(LogitsCalibrator):
     def transform(self, scores: Floats) -> Floats:
         return pair(self.slope * (scores[:, 1] - scores[:, 0]) + self.intercept)
 
-    def append_nodes(self, chain: Chain) -> None:
-        # The difference comes first: two large logits times a slope would each be rounded.
-        chain.step("MatMul", chain.constant("difference", [[-1.0], [1.0]]), result="log_odds")
-        chain.step("MatMul", chain.constant("to_pair", [[0.0, self.slope]]), result="product")
-        chain.step("Add", chain.constant("offset", [0.0, self.intercept]), result="sum")
+    def stacked(self, stack: Stack, logits: Columns, features: str = "features") -> Columns:
+        return stacked_log_odds(stack, logits) @ [[0.0, self.slope]] + [0.0, self.intercept]
 
 
 class BetaScaling(LogitsCalibrator):
@@ -94,11 +91,9 @@ class BetaScaling(LogitsCalibrator):
         logs = log_softmax(scores / self.temperature)
         return pair(self.a * logs[:, 1] - self.b * logs[:, 0] + self.c)
 
-    def append_nodes(self, chain: Chain) -> None:
-        chain.step("Div", chain.constant("temperature", self.temperature), result="divided")
-        chain.step("LogSoftmax", result="logs", axis=1)
-        chain.step("MatMul", chain.constant("matrix", [[0.0, -self.b], [0.0, self.a]]), result="product")
-        chain.step("Add", chain.constant("offset", [0.0, self.c]), result="sum")
+    def stacked(self, stack: Stack, logits: Columns, features: str = "features") -> Columns:
+        logs = stack.log_softmax(logits * (1.0 / self.temperature))
+        return logs @ [[0.0, -self.b], [0.0, self.a]] + [0.0, self.c]
 
 
 #: The share of rows beyond the outer knots on either side, where the curve is straight.
@@ -167,10 +162,8 @@ class SplineScaling(LogitsCalibrator):
         require_two_classes(self, scores)
         return pair(self.curve(scores[:, 1] - scores[:, 0]))
 
-    def append_nodes(self, chain: Chain) -> None:
-        chain.step("MatMul", chain.constant("difference", [[-1.0], [1.0]]), result="log_odds")
-        append_curves(chain, [self])
-        chain.step("MatMul", chain.constant("to_pair", [[0.0, 1.0]]), result="pair")
+    def stacked(self, stack: Stack, logits: Columns, features: str = "features") -> Columns:
+        return stacked_curves(stack, stacked_log_odds(stack, logits), [self]) @ [[0.0, 1.0]]
 
     def curve(self, log_odds: Floats) -> Floats:
         """g of log-odds (N,)."""
@@ -190,34 +183,35 @@ class QuadraticScaling(SplineScaling):
     num_knots = 2
 
 
-def append_curves(chain: Chain, splines: Sequence[SplineScaling]) -> None:
-    """The g of a spline of its own for each of the C columns (N, C) that the chain ends in.
+def stacked_log_odds(stack: Stack, logits: Columns) -> Columns:
+    """The difference (N, 1) of two logits, computed first: two large ones times a slope would each be rounded."""
+    return stack.apply("Identity", logits @ [[-1.0], [1.0]])
 
-    Each piece between two knots adds t·(a + b·t) with t = clip(x, 0, 1) = 1 − relu(1 − relu(x)), exact however large x
-    is.
+
+def stacked_curves(stack: Stack, values: Columns, splines: Sequence[SplineScaling]) -> Columns:
+    """The g of a spline of its own for each of the columns (N, C).
+
+    A piece between two knots adds t·(a + b·t) with t = clip(x, 0, 1), exact however large x is. Beyond the outer knots
+    the curve goes on by what the pieces leave of a value: upwards, and downwards, of which one is 0.
     """
     knots, slopes = np.stack([s.knots for s in splines]), np.stack([s.slopes for s in splines])
-    widths, one = np.diff(knots), chain.constant("one", 1.0)
-    given = chain.last
-    chain.step("Reshape", chain.constant("with_pieces", [0, len(splines), 1], np.int64), result="by_column")
-    chain.step("Sub", chain.constant("knots", knots[:, :-1]), result="distances")
-    chain.step("Mul", chain.constant("inverse_widths", 1.0 / widths), result="positions")
-    chain.step("Sub", chain.step("Relu", result="filled"), result="room", first=one)
-    share = chain.step("Sub", chain.step("Relu", result="unfilled"), result="share", first=one)
-    chain.step("Mul", chain.constant("bends", 0.5 * widths * np.diff(slopes)), result="bent")
-    chain.step("Add", chain.constant("rises", widths * slopes[:, :-1]), result="risen")
-    chain.step("Mul", share, result="pieces")
-    chain.step("MatMul", chain.constant("all_pieces", np.ones((widths.shape[1], 1))), result="summed")
-    inside = chain.step("Reshape", chain.constant("flat", [0, len(splines)], np.int64), result="inside")
-    chain.step("Sub", given, result="under", first=chain.constant("first_knots", knots[:, 0]))
-    chain.step("Relu", result="lower_tail")
-    lower = chain.step("Mul", chain.constant("first_slopes", slopes[:, 0]), result="lower")
-    chain.step("Sub", chain.constant("last_knots", knots[:, -1]), result="over", first=given)
-    chain.step("Relu", result="upper_tail")
-    chain.step("Mul", chain.constant("last_slopes", slopes[:, -1]), result="upper")
-    chain.step("Sub", lower, result="outside")
-    chain.step("Add", inside, result="curves")
-    chain.step("Add", chain.constant("heights", [spline.height for spline in splines]), result="raised")
+    widths = np.diff(knots)
+    shares = stack.clipped(values @ block_rows(1.0 / widths) - (knots[:, :-1] / widths).ravel())
+    over = stack.apply("Relu", values - knots[:, -1])
+    under = stack.apply("Relu", values * -1.0 + knots[:, 0])
+    inside = shares @ block_rows(widths * slopes[:, :-1]).T
+    bent = stack.apply("Square", shares) @ block_rows(0.5 * widths * np.diff(slopes)).T
+    heights = np.array([spline.height for spline in splines])
+    return inside + bent + over * slopes[:, -1] - under * slopes[:, 0] + heights
+
+
+def block_rows(rows: Floats) -> Floats:
+    """Rows (C, P) one after the other along a diagonal: (C, C·P).
+
+    >>> block_rows(np.array([[1.0, 2.0], [3.0, 4.0]])).tolist()
+    [[1.0, 2.0, 0.0, 0.0], [0.0, 0.0, 3.0, 4.0]]
+    """
+    return np.asarray((np.eye(len(rows))[:, :, None] * rows[None]).reshape(len(rows), -1))
 
 
 def _integrals(values: Floats, knots: Floats) -> Floats:

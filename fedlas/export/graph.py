@@ -27,6 +27,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from fedlas.calibrators import Calibrator
 from fedlas.calibrators.feature_map import shown_parameters
+from fedlas.calibrators.stack import Stack, total
 from fedlas.contract.profiles import ServingCost
 from fedlas.contract.report import Parity
 from fedlas.deployment import CLASS_PRIORS, ClassPriors, Deployment, shifted_logits
@@ -250,12 +251,7 @@ def build_model(
             side_by_side = [graph.append("Flatten", [part], "fedlas_features", axis=1) for part in parts]
             graph.append("Concat", side_by_side, output=name, axis=1)
     graph.append("Identity", logits[:1], output="logits")
-    judged = "logits"
-    if isinstance(classifier, Ensemble):  # the sum (N, K) of the members' weighted log-probabilities
-        members = zip(classifier.calibrators, logits, flat, strict=True)
-        shares = [_append_calibrator(graph, one, source, features) for one, source, features in members]
-        judged = graph.append("Sum", shares, "fedlas_pooled_logits")
-    calibrated = _append_calibrator(graph, calibrator, judged, "features")
+    calibrated = _append_calibrators(graph, classifier, calibrator, ["logits", *logits[1:]], flat)
     given = b""
     if priors is not None:
         calibrated, given = append_priors(graph, priors, calibrated)
@@ -282,10 +278,16 @@ def _require_fitting(graph: Graph, kind: type[FedLASError]) -> None:
         raise kind("too_large_for_onnx", f"the weights take {needed / 2**30:.2f} GiB, an ONNX file holds 2 GiB")
 
 
-def _append_calibrator(graph: Graph, calibrator: Calibrator, logits: str, features: str) -> str:
-    """The calibrated logits."""
-    result = graph.fresh("fedlas_calibrated_logits")
-    nodes, initializers = calibrator.to_onnx(logits, result, features)
+def _append_calibrators(
+    graph: Graph, classifier: Exportable, calibrator: Calibrator, logits: Sequence[str], features: Sequence[str]
+) -> str:
+    """The calibrated logits; those of an average are of the sum (N, K) of its members' weighted log-probabilities."""
+    stack, result = Stack(), graph.fresh("fedlas_calibrated_logits")
+    columns = [stack.given(name, classifier.num_classes) for name in logits]
+    if isinstance(classifier, Ensemble):
+        members = zip(classifier.calibrators, columns, features, strict=True)
+        columns = [total(one.stacked(stack, given, seen) for one, given, seen in members)]
+    nodes, initializers = stack.end(calibrator.stacked(stack, columns[0], features[0]), result)
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in initializers}
     # Every name is made new: the upload may be a file of ours that already has a calibrator inside.
     made = (name for node in nodes for name in node.output if name != result)

@@ -113,7 +113,7 @@ def build(calibrator: Calibrator, kind: Kind, class_names: Sequence[str], priors
             helper.make_node("Log", ["fedlas_positive"], ["fedlas_logits"]),
         ]
         logits = "fedlas_logits"
-    middle, more = calibrator.to_onnx(logits, "fedlas_calibrated_logits")
+    middle, more = calibrator.to_onnx(logits, "fedlas_calibrated_logits", len(class_names))
     shift = {CLASS_PRIORS: priors.default, "fedlas_class_shares": priors.shares}
     constants += [numpy_helper.from_array(values.astype(np.float32), name) for name, values in shift.items()]
     nodes += [

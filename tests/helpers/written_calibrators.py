@@ -15,7 +15,7 @@ def run_onnx(
 ) -> np.ndarray:
     """The logits that ONNX Runtime computes; all that the calibrator adds bears names of its own."""
     inputs = {"logits": logits} if features is None else {"logits": logits, "seen": features}
-    nodes, constants = calibrator.to_onnx("logits", "calibrated", *list(inputs)[1:])
+    nodes, constants = calibrator.to_onnx("logits", "calibrated", logits.shape[1], *list(inputs)[1:])
     assert all(thing.name.startswith("fedlas_calibrator_") for thing in [*nodes, *constants])
     given = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["N", rows.shape[1]]) for n, rows in inputs.items()]
     result = helper.make_tensor_value_info("calibrated", TensorProto.FLOAT, ["N", logits.shape[1]])

@@ -71,6 +71,7 @@ class _BackwardSearch:
                 ends.append(name)
             elif (data := linear_input(node, self.derived)) is not None:
                 ends.append(data)
+                pending.extend((added, scale) for added in node.input[2:])  # what a Gemm adds may be computed, too
             elif node.op_type not in ("Shape", "Size"):
                 # One number a row scales its scores, whatever it is computed by.
                 scale = scale or (name != logits and int(np.prod(self.shapes[name][1:])) == 1)
