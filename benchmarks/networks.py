@@ -52,6 +52,16 @@ def small_cnn(num_classes: int = 10) -> Headed:
     return Headed(nn.Sequential(*layers), 128, num_classes)
 
 
+def batch_norm_cnn(num_classes: int = 10) -> Headed:
+    """Three convolutions and a hidden layer of 128, each with BatchNorm, on 1×28×28 images."""
+    layers: list[nn.Module] = []
+    for width_in, width in ((1, 16), (16, 32), (32, 64)):
+        layers += [nn.Conv2d(width_in, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+        layers += [nn.MaxPool2d(2)] if width < 64 else []
+    layers += [nn.Flatten(), nn.Linear(64 * 7 * 7, 128, bias=False), nn.BatchNorm1d(128), nn.ReLU()]
+    return Headed(nn.Sequential(*layers), 128, num_classes)
+
+
 def small_mlp(num_classes: int = 10) -> Headed:
     """One hidden layer of 128 on 784 pixels."""
     return Headed(nn.Sequential(nn.Linear(784, 128), nn.ReLU()), 128, num_classes)

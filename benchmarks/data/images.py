@@ -16,12 +16,12 @@ FASHION_CLASSES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", 
 WRONG_LABELS = 0.15
 
 
-def fashion(seed: int, *, channels: int = 1) -> Split:
-    """3,000 train, 1,000 calibration, 1,000 test images (N, channels, 28, 28) in [0, 1]; 10,000 are hidden."""
+def fashion(seed: int, *, channels: int = 1, sizes: tuple[int, int, int] = (3000, 1000, 1000)) -> Split:
+    """Images (N, channels, 28, 28) in [0, 1]: `sizes` of train, calibration and test, and 10,000 hidden ones."""
     images, labels = (_idx(f"train-{kind}") for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"))
     test_images, test_labels = (_idx(f"t10k-{kind}") for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"))
     rows = np.random.default_rng(seed).permutation(len(labels))
-    own, calibration, test = rows[:3000], rows[3000:4000], rows[4000:5000]
+    own, calibration, test = np.split(rows[: sum(sizes)], np.cumsum(sizes)[:-1])
 
     def select(x: Array, y: Array, at: Array | slice) -> Rows:
         return [np.repeat((x[at, None] / 255.0).astype(np.float32), channels, axis=1)], y[at].astype(np.int64)
