@@ -7,13 +7,14 @@ temperature: .002 and less). One more network, the refit, is trained on all rows
 
 Successive halving: all candidates run the first folds, and the best of them run on through the others.
 
-Those of a later plan run the same folds, and the others only if they are among the best of all that ran.
+Those of a later plan run the same folds, and the others only if they are among the best of all that ran. One that runs
+out of time ends its plan: those after it, and a shorter version of it, are planned again with the speed that it had.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Self
 
@@ -24,7 +25,7 @@ from fedlas.race.calibrator_selection import CalibratorSelector
 from fedlas.race.candidates import Candidate
 from fedlas.race.context import Integers, RaceContext, TrainingRows
 from fedlas.race.results import FEW_ROWS, CandidateResult, CrossFitted, Doubles, FedLASDiagnostics, Finalist, Floats
-from fedlas.race.schedule import KEPT, PlannedCandidate, WrittenPlan, plan
+from fedlas.race.schedule import KEPT, MIN_EPOCHS, Plan, PlannedCandidate, WrittenPlan, plan
 from fedlas.race.trainer import OUT_OF_TIME, Trainer, TrainingOutcome, train_config
 from fedlas.race.training_runs import PlannedTraining, TrainingRuns
 from fedlas.training.fit import STEPS
@@ -58,8 +59,19 @@ class FoldCourse:
 
     @property
     def runs_well(self) -> bool:
-        """True where every fold that was run has logits."""
-        return all(outcome.logits is not None for outcome in self.outcomes.values())
+        """True where folds were run, and every one has logits."""
+        return bool(self.outcomes) and all(outcome.logits is not None for outcome in self.outcomes.values())
+
+    @property
+    def is_late(self) -> bool:
+        """True where a fold ran out of the budget."""
+        return any(outcome.status == OUT_OF_TIME.status for outcome in self.outcomes.values())
+
+    def again(self) -> list[PlannedCandidate]:
+        """The candidate to plan again: as it was if it did not begin, shorter if it was late."""
+        epochs = self.planned.epochs if not self.outcomes else (self.candidate.epochs or 1) - 1
+        shortens = self.is_late and self.planned.may_shorten and epochs >= MIN_EPOCHS
+        return [replace(self.planned, epochs=epochs)] if shortens or not self.outcomes else []
 
     @property
     def seconds(self) -> float:
@@ -125,29 +137,28 @@ class SuccessiveHalving:
     ) -> None:
         self._context, self._runs, self._ended = context, runs, on_ended
         self._selector = context.selector
-        self._courses: list[FoldCourse] = []
+        self.courses: list[FoldCourse] = []
         self.trials: list[Trial] = []
         #: Row NLL (M,) of the best candidate of each method on these calibration rows, with a temperature.
         self.by_method: dict[str, Doubles] = {}
         self.compared_rows: Integers = np.arange(0)
 
-    @property
-    def pace(self) -> float | None:
-        """How much longer the trainings so far took than they were planned to take; None before the first."""
-        well = self._well
-        planned = sum(one.fold_work * len(one.outcomes) for one in well)
-        return sum(one.seconds for one in well) / planned if planned > 0 else None
-
-    @property
-    def _well(self) -> list[FoldCourse]:
-        return [one for one in self._courses if one.runs_well]
+    def pace(self, scope: str) -> float:
+        """How much longer trainings take than planned, by those so far and what was done of one that was too slow."""
+        ran = [(one, done) for one in self.courses if one.candidate.scope == scope for done in one.outcomes.values()]
+        planned = sum(one.fold_work * done.share for one, done in ran)
+        return sum(done.seconds for _, done in ran if done.share) / planned if planned > 0 else 1.0
 
     def run(self, taken: WrittenPlan, courses: Sequence[FoldCourse], *, refits: int) -> None:
+        """Run the courses of a plan; where one is late those after it do not begin."""
         first, folds = taken["first_folds"], taken["folds"]
-        self._courses += courses
         expect = self._context.reporter.progress.expect
         expect(len(courses) * first + min(KEPT, len(courses)) * (folds - first) + refits)
-        self._run_folds(courses, range(first))
+        for course in courses:
+            self.courses.append(course)
+            self._run_folds(course, range(first))
+            if course.is_late:
+                break
         best = self._compared()[:KEPT]
         if first == folds:
             return
@@ -158,28 +169,28 @@ class SuccessiveHalving:
             why = f"after {first} of {folds} folds it was not among the best {len(best)}"
             self._ended(course.planned.place, replace(scores, status="eliminated", reason=why))
         expect(len(kept) * (folds - first) + refits)
-        self._run_folds(kept, range(first, folds))
+        for course in kept:
+            self._run_folds(course, range(first, folds))
 
-    def _run_folds(self, courses: Sequence[FoldCourse], folds: range) -> None:
-        """Train each without these folds, until one does not end well; after the last fold the candidate is a trial."""
-        for course in courses:
-            for fold in folds:
-                done = self._runs.run(course.training(fold, self._context.reporter.candidates))
-                course.outcomes[fold] = done
-                if done.logits is None:
-                    self._ended(
-                        course.planned.place,
-                        unscored(course.candidate, done.status, done.reason, seconds=course.seconds),
-                    )
-                    break
-            else:
-                if folds.stop == len(course.folds):
-                    self._finish(course)
+    def _run_folds(self, course: FoldCourse, folds: range) -> None:
+        """Train without these folds, until one does not end well; after the last fold the candidate is a trial."""
+        for fold in folds:
+            done = self._runs.run(course.training(fold, self._context.reporter.candidates))
+            course.outcomes[fold] = done
+            if done.logits is None:
+                break
+        if not course.runs_well and not course.is_late:
+            self._ended(
+                course.planned.place, unscored(course.candidate, done.status, done.reason, seconds=course.seconds)
+            )
+        elif course.runs_well and folds.stop == len(course.folds):
+            self._finish(course)
 
     def _compared(self) -> list[FoldCourse]:
         """All that run well, by their NLL on the folds that all of them have run; notes the best of each method."""
-        common = min((len(one.outcomes) for one in self._well), default=0)
-        line = sorted(((one.first(common), one) for one in self._well), key=lambda pair: pair[0].nll(self._selector))
+        well = [one for one in self.courses if one.runs_well]
+        common = min((len(one.outcomes) for one in well), default=0)
+        line = sorted(((one.first(common), one) for one in well), key=lambda pair: pair[0].nll(self._selector))
         self.by_method.clear()
         for course, _ in line:
             self.compared_rows = course.rows
@@ -209,17 +220,14 @@ _ANY_RATE = 1e-3
 _MIN_ROWS_OF_CLASS = 2
 _NO_MEMORY = "it does not fit into the device's memory"
 _NO_TIME = "its measured time does not fit what is left of the budget"
-# The measured seconds are left out: the same job would say something else the next time.
-_NO_TIME_FOR_ANY = (
-    "Training the whole network would have taken longer, for a single candidate, than was left of the budget: "
-    "at most its head could be trained"
+# Whole minutes, by the record: measured seconds would be others the next time.
+_NO_TIME_FOR = (
+    "The budget left no time for {names}: {minutes} more minute{s} would have let {first} run in full{instead}"
 )
+_INSTEAD = "; no whole network was trained to its end, and at most its head could be trained instead"
 _NOTHING_IN_TIME = (
     "Nothing was trained: the budget left no time for it. A dry run says how many minutes the whole job would take"
 )
-#: The losses that users come for, and the sentence where a budget leaves no time for them.
-_OURS = {"fedlas", "fedlas_plus"}
-_WITHOUT_FEDLAS = "The budget left no time for FedLAS or FedLAS+: for this kind of network {name} comes first"
 _FEW_FOLDS = (
     "The budget left time for {folds} folds: their networks saw fewer of the fresh rows than the one that is served, "
     "which is therefore likely to be better than its out-of-fold scores"
@@ -243,7 +251,7 @@ class TrainingCosts:
             may_shorten,
         )
 
-    def range_test(self, candidates: Sequence[Candidate]) -> float:
+    def range_test(self, candidates: Iterable[Candidate]) -> float:
         """Seconds to find the learning rates of these, if none is known; the edge of a head costs nothing."""
         known = {"head", *self._trainer.edges}
         wanting = [one for one in candidates if one.learning_rate is None and one.scope not in known]
@@ -336,54 +344,74 @@ class CrossFitting:
         heads = [(i, c) for i, c in line if c.scope == "head"]
         whole = [(i, c) for i, c in line if c.scope != "head"]
         left_over = self._run_scope("all", whole, refits)
-        # Where whole networks run, a head of its own adds nothing to them.
-        instead = [(i, c) for i, c in left_over if c.scope == "auto" and len(left_over) == len(whole)]
+        # Where a whole network comes to its end, a head of its own adds nothing to it. Heads need features of all rows.
+        budget = self.context.budget
+        alone = not self.halving.trials and self.context.record.decided(
+            "time for heads", lambda: budget.fits(budget.prediction_seconds(len(self._trainer.rows)))
+        )
+        instead = [(i, c) for i, c in left_over if c.scope == "auto" and alone]
         self._skip([one for one in left_over if one not in instead], _NO_TIME)
         heads += instead
         self._skip(self._run_scope("head", sorted(heads, key=lambda one: one[0]), refits), _NO_TIME)
 
     def _run_scope(self, scope: str, line: Sequence[tuple[int, Candidate]], refits: int) -> list[tuple[int, Candidate]]:
-        """Run the candidates of one scope, again and again what fits then; returns those that never did."""
+        """Run the candidates of one scope, again and again what fits then; returns those that did not end."""
         if scope == "head" and (obstacle := head_obstacle(self.context.classifier, self._trainer)):
             self._skip(line, obstacle)
             return []
         sized = {place: self._trainer.sized(candidate, scope) for place, candidate in line}
-        budget, num_folds = self.context.budget, len(self.context.folds())
-        costs = TrainingCosts(self.context, self._trainer)
+        num_folds, costs = len(self.context.folds()), TrainingCosts(self.context, self._trainer)
         planned = {place: costs.planned(place, sized[place], may_shorten=one.epochs is None) for place, one in line}
         self._too_large |= {place for place, one in planned.items() if math.isinf(one.epoch_seconds)}
         waiting, ran = dict(planned), list[tuple[PlannedCandidate, int]]()
 
+        def planned_within(seconds: float, *these: PlannedCandidate) -> Plan:
+            return plan(these, seconds, num_folds=num_folds, refits=refits, ran=ran)
+
         def decide() -> WrittenPlan:
-            return plan(
-                list(waiting.values()),
-                budget.for_trainings(self.halving.pace) - costs.range_test(list(sized.values())),
-                num_folds=num_folds,
-                refits=refits,
-                ran=ran,
-            ).written()
+            seconds = self.context.budget.for_trainings() / self.halving.pace(scope) - costs.range_test(sized.values())
+            return planned_within(seconds, *(waiting[place] for place in sorted(waiting))).written()
 
         while waiting:
-            taken = self.context.record.decided(f"plan, {scope}, after {len(ran)}", decide)
+            taken = self.context.record.decided(f"plan, {scope}, after {len(self.halving.courses)}", decide)
             if not taken["epochs"]:
                 break
             num_folds = taken["folds"]
-            mine = [(waiting.pop(place), epochs) for place, epochs in taken["epochs"]]
             folds = self.context.folds(num_folds)
             courses = [
-                FoldCourse(one, self._trainer.rated(replace(sized[one.place], epochs=epochs)), folds)
-                for one, epochs in mine
+                FoldCourse(waiting.pop(place), self._trainer.rated(replace(sized[place], epochs=epochs)), folds)
+                for place, epochs in taken["epochs"]
             ]
             self.halving.run(taken, courses, refits=refits)
-            ran += mine
-        methods = [sized[one.place].method for one, _ in ran]
-        if line and not ran and scope == "all":
-            self.notes.append(_NO_TIME_FOR_ANY)
-        if num_folds < len(self.context.folds()):
+            ran += [(one.planned, one.candidate.epochs or 1) for one in courses if one.runs_well]
+            waiting |= {one.place: one for course in courses for one in course.again()}
+        if ran and num_folds < len(self.context.folds()):
             self.notes.append(_FEW_FOLDS.format(folds=num_folds))
-        if ran and _OURS & {one.method for _, one in line} and not _OURS & set(methods):
-            self.notes.append(_WITHOUT_FEDLAS.format(name=methods[0]))
-        return [(place, candidate) for place, candidate in line if place in waiting]
+        return self._left_over(scope, line, lambda place: planned_within(math.inf, planned[place]).seconds)
+
+    def _left_over(
+        self, scope: str, line: Sequence[tuple[int, Candidate]], needed: Callable[[int], float]
+    ) -> list[tuple[int, Candidate]]:
+        """Return the candidates that did not end; a note says how many minutes the first of them lacked."""
+        ended = {*self._results, *(trial.planned.place for trial in self.halving.trials)}
+        left_over = [(place, one) for place, one in line if place not in ended]
+        names = {place: one.name for place, one in left_over if place not in self._too_large}
+        if names:
+            left, pace = self.context.budget.for_trainings, self.halving.pace
+            minutes = self.context.record.decided(
+                f"minutes missing, {scope}",
+                lambda: max(1, math.ceil((pace(scope) * needed(min(names)) - left()) / 60)),
+            )
+            self.notes.append(
+                _NO_TIME_FOR.format(
+                    names=", ".join(names.values()),
+                    minutes=minutes,
+                    s="s" * (minutes > 1),
+                    first=names[min(names)],
+                    instead=_INSTEAD * (scope == "all" and not self.halving.trials),
+                )
+            )
+        return left_over
 
     def _note(self, place: int, result: CandidateResult) -> None:
         self._results[place] = result
@@ -408,5 +436,6 @@ class CrossFitting:
 
     def _skip(self, line: Sequence[tuple[int, Candidate]], reason: str) -> None:
         for place, candidate in line:
-            why = _NO_MEMORY if place in self._too_large else reason
-            self._note(place, unscored(candidate, "skipped", why))
+            late = [one for one in self.halving.courses if one.planned.place == place]
+            why = _NO_MEMORY if place in self._too_large else OUT_OF_TIME.reason if late else reason
+            self._note(place, unscored(candidate, "skipped", why, seconds=sum(one.seconds for one in late)))

@@ -21,7 +21,7 @@ T = TypeVar("T")
 Settings = Mapping[str, Any]
 _LOG = logging.getLogger("fedlas.race")
 #: Raised where what a race trains or writes down changes: what an older version has begun is not mixed with it.
-_FORMAT = 5
+_FORMAT = 6
 _DECISIONS = "decisions"
 _RUNNING = "running"
 

@@ -3,7 +3,7 @@
 A few candidates run all folds. Of many all run two folds, and the best three run on (against all folds for all eight
 candidates of the study: 0 better, 37 to 44 the same, 1 to 2 worse). Then one is trained on all rows, which is what may
 be served. Where not even one candidate fits it gets fewer epochs, then two folds. A plan is made again once its
-candidates have run: a busy minute makes all of them look slow.
+candidates have run, or one of them ran out of time: a busy minute makes all of them look slow, or quick.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from fedlas.race.results import Floats
 from fedlas.training.fit import fit
 from fedlas.training.loop import TrainConfig, TrainingOptions, steps_per_epoch
 
-#: Estimates are stretched by this, since other work shares the machine.
+#: Estimates are stretched by this, since other work shares the machine; not once whole trainings have told the speed.
 _CAUTION = 1.1
 #: A candidate that started in time may overrun the budget by this share of it before it is stopped.
 _GRACE = 0.07
@@ -34,12 +34,16 @@ _MIN_MEASURED_S = 0.1
 #: More candidates than so many run `FIRST_FOLDS` folds each, and the best so many the other folds too.
 KEPT = 3
 FIRST_FOLDS = 2
-#: A candidate is cut to this share of its epochs at the least, and to two.
-_MIN_EPOCHS = 0.5
+#: A candidate is cut to two epochs at the least, and the first that runs to this share of its own.
+_MIN_SHARE = 0.5
+MIN_EPOCHS = 2
 
 
+@dataclass(eq=False)
 class BudgetExceeded(Exception):
-    """A candidate runs so much slower than measured that it would end long after the budget."""
+    """A candidate runs so much slower than measured that it would end long after the budget; `share` of it is done."""
+
+    share: float = 0.0
 
 
 class TimeBudget:
@@ -59,9 +63,8 @@ class TimeBudget:
     def remaining(self) -> float:
         return self._budget - self._record.elapsed()
 
-    def for_trainings(self, pace: float | None) -> float:
-        """Planned seconds of trainings that still fit; `pace` is how much longer earlier ones took than planned."""
-        return (self.remaining() - self.reserve) / (_CAUTION * pace if pace else 1.0)
+    def for_trainings(self) -> float:
+        return self.remaining() - self.reserve
 
     def fits(self, seconds: float) -> bool:
         """True where so many more seconds of training end not long after the budget."""
@@ -78,7 +81,7 @@ class TimeBudget:
         slower = seconds / share / planned if planned else 1.0
         to_come = seconds * (1 - share) / share + slower * after
         if to_come > 0 and not self.fits(to_come):
-            raise BudgetExceeded
+            raise BudgetExceeded(share)
 
     def note_speed(self, seconds_per_row: float) -> None:
         self._row_seconds = self._record.decided("seconds per row", lambda: seconds_per_row)
@@ -201,7 +204,8 @@ def plan(
 
     Args:
         ran: the candidates of earlier plans, with their epochs: one of them may be refitted, and counts among the many.
-            Beside them none is shortened, and where the first in line does not fit another one may.
+            Beside them one runs as many folds, and where the first in line does not fit another one may; the one that
+            loses the smallest share of its epochs.
 
     >>> line = [PlannedCandidate(i, 10, 1.0, calibration_share=0.3) for i in range(4)]
     >>> [len(plan(line, seconds, num_folds=3).candidates) for seconds in (130, 90, 40, 5)]
@@ -215,14 +219,14 @@ def plan(
 def _plans(
     line: Sequence[PlannedCandidate], num_folds: int, refits: int, ran: Sequence[tuple[PlannedCandidate, int]]
 ) -> Iterator[Plan]:
-    others = [line[i : i + 1] for i in range(1, len(line))] if ran else []
-    for taken in (*(line[:count] for count in range(len(line), 0, -1)), *others):
-        first = FIRST_FOLDS if len(ran) + len(taken) > KEPT and num_folds > FIRST_FOLDS else num_folds
-        yield Plan(tuple((one, one.epochs) for one in taken), first, num_folds, refits, tuple(ran))
-    if ran:
-        return
-    for folds in dict.fromkeys((num_folds, min(num_folds, FIRST_FOLDS))):
-        for one in line[:1]:
-            fewest = max(min(2, one.epochs), round(_MIN_EPOCHS * one.epochs)) if one.may_shorten else one.epochs
-            for epochs in range(one.epochs, fewest - 1, -1):
-                yield Plan(((one, epochs),), folds, folds)
+    single = line if ran else line[:1]
+    whole = [line[:count] for count in range(len(line), 0, -1)] + [[one] for one in single[1:]]
+    taken = [[(one, one.epochs) for one in several] for several in whole]
+    fewest = {one.place: max(MIN_EPOCHS, 0 if ran else round(_MIN_SHARE * one.epochs)) for one in single}
+    shorter = [(one, n) for one in single if one.may_shorten for n in range(fewest[one.place], one.epochs)]
+    taken += [[pair] for pair in sorted(shorter, key=lambda pair: -pair[1] / pair[0].epochs)]
+    for candidates in taken:
+        first = FIRST_FOLDS if len(ran) + len(candidates) > KEPT and num_folds > FIRST_FOLDS else num_folds
+        yield Plan(tuple(candidates), first, num_folds, refits, tuple(ran))
+    if not ran and num_folds > FIRST_FOLDS:
+        yield from _plans(line[:1], FIRST_FOLDS, refits, ran)

@@ -42,6 +42,7 @@ class TrainingOutcome:
     Attributes:
         network: None of a fold, whose network has served its purpose.
         features: None of a fold, and of a head, whose features are the uploaded network's.
+        share: of its work that took the seconds; 0 where they tell no speed.
     """
 
     network: Classifier | None
@@ -51,10 +52,13 @@ class TrainingOutcome:
     status: str = "finished"
     reason: str = ""
     seconds: float = 0.0
+    share: float = 1.0
 
 
-OUT_OF_TIME = TrainingOutcome(None, status="skipped", reason="it ran slower than measured and out of the budget")
-DIVERGED = TrainingOutcome(None, status="diverged", reason="its loss stopped being finite")
+OUT_OF_TIME = TrainingOutcome(
+    None, status="skipped", reason="it ran slower than measured and out of the budget", share=0.0
+)
+DIVERGED = TrainingOutcome(None, status="diverged", reason="its loss stopped being finite", share=0.0)
 
 
 @dataclass(frozen=True)
@@ -95,8 +99,8 @@ class TrainingEntry:
         running = self.record.running(self.name, self.settings)
         try:
             done = train(self.copied(), running)
-        except BudgetExceeded:
-            done = OUT_OF_TIME
+        except BudgetExceeded as late:
+            done = replace(OUT_OF_TIME, share=late.share)
         if done.network is not None and self.scope != "head":
             done.network.to("cpu")
         on_outcome(done)
@@ -112,7 +116,7 @@ def _kept(done: TrainingOutcome, scope: str) -> State:
     return {
         "network": None if done.network is None else trained_part(done.network, scope).state_dict(),
         "arrays": {name: torch.from_numpy(array) for name, array in arrays.items() if array is not None},
-        "outcome": {"status": done.status, "reason": done.reason, "seconds": done.seconds},
+        "outcome": {name: getattr(done, name) for name in ("status", "reason", "seconds", "share")},
     }
 
 

@@ -53,7 +53,8 @@ class PlannedTraining:
     @property
     def name(self) -> str:
         part = "refit" if self.fold is None else f"fold-{self.fold + 1}"
-        return f"candidate-{self.place + 1:02}-{self.candidate.epochs or 1:02}-{part}"
+        kind = "head" if self.candidate.scope == "head" else "candidate"
+        return f"{kind}-{self.place + 1:02}-{self.candidate.epochs or 1:02}-{part}"
 
     @property
     def shown(self) -> str:
@@ -120,8 +121,8 @@ class TrainingRuns:
     def __init__(self, context: RaceContext, trainer: Trainer) -> None:
         self._context, self._trainer = context, trainer
         self._folds = cache(context.folds)
-        #: How much longer the last training took than it was planned to.
-        self._slower = 1.0
+        #: How much longer the last training of a scope took than it was planned to.
+        self._slower: dict[str, float] = {}
 
     def run(self, planned: PlannedTraining) -> TrainingOutcome:
         """The outcome in the record, else of training now, unless what is left of the budget is too little for it."""
@@ -130,7 +131,7 @@ class TrainingRuns:
         left_out = None if fold is None or folds is None else self._folds(folds)[fold]
         entry = self._trainer.entry(planned.candidate, left_out, planned.name)
         done = entry.outcome()
-        seconds = self._slower * (planned.work + planned.after)
+        seconds = self._slower.get(planned.candidate.scope, 1.0) * (planned.work + planned.after)
         if done is None and not record.decided(f"time for {planned.name}", lambda: budget.fits(seconds)):
             done = entry.keep(OUT_OF_TIME)
         if done is not None and done.status != "finished" and done.seconds <= 0:  # it has not even begun
@@ -149,8 +150,8 @@ class TrainingRuns:
         else:
             self._scored(planned, left_out, done)
         reporter.progress.ended(done.seconds)
-        if done.status == "finished" and planned.work > 0:
-            self._slower = done.seconds / planned.work
+        if (work := done.share * planned.work) > 0:
+            self._slower[planned.candidate.scope] = done.seconds / work
         return done
 
     def _scored(self, planned: PlannedTraining, left_out: Integers | None, done: TrainingOutcome) -> None:

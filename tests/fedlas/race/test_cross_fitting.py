@@ -175,35 +175,89 @@ def test_a_refit_that_fails_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
     assert any("could not be trained on all rows: its loss stopped being finite" in note for note in result.notes)
 
 
-@pytest.mark.parametrize(("slower", "finished"), [(1.0, 3), (2.0, 1), (2.6, 1)])
-def test_a_slower_machine_ends_with_a_refit(monkeypatch: pytest.MonkeyPatch, slower: float, finished: int) -> None:
-    """Where trainings take longer than measured fewer candidates run, the best is refitted, the budget is kept."""
-    clock, step = [0.0], 0.1
-    epoch = step * (1300 // 64)
+#: Seconds of an epoch of the digits where a step of a whole network is measured to take 0.1 s.
+EPOCH = 0.1 * (1300 // 64)
+
+
+def on_a_clock(monkeypatch: pytest.MonkeyPatch, slower: float) -> list[float]:
+    """Let trainings alone take time, those of whole networks so much more than measured; returns the clock."""
+    clock = [0.0]
 
     def train(self: Trainer, candidate: Candidate, on_epoch: Any, *, left_out: Any, **_: Any) -> TrainingOutcome:
         began, epochs = clock[0], candidate.epochs or 1
         for number in range(1, epochs + 1):
-            clock[0] += slower * epoch
+            clock[0] += EPOCH * (slower if candidate.scope == "all" else 0.01)
             try:
                 on_epoch(EpochResult(number, epochs, 0.0, clock[0] - began))
-            except schedule.BudgetExceeded:
-                return OUT_OF_TIME
+            except schedule.BudgetExceeded as late:
+                return replace(OUT_OF_TIME, seconds=clock[0] - began, share=late.share)
         rows = np.arange(400) if left_out is None else left_out
         logits = (5 * np.eye(10)[noisy_digits()[1][1][rows]]).astype(np.float32)
         network = overconfident_classifier() if left_out is None else None
         return TrainingOutcome(network, logits, np.zeros((400, 32), np.float32), seconds=clock[0] - began)
 
+    def step(_: object, *args: Any) -> float:
+        return (0.1 if args[2].scope == "all" else 0.001) / schedule._CAUTION
+
     monkeypatch.setattr(Record, "elapsed", lambda self: clock[0])
-    monkeypatch.setattr(schedule, "_measured_step", lambda *_: step / schedule._CAUTION)
+    monkeypatch.setattr(schedule, "_measured_step", step)
     monkeypatch.setattr(schedule.TimeBudget, "prediction_seconds", lambda *_: 0.0)
     monkeypatch.setattr(CalibratorSelector, "pool_seconds", property(lambda _: 0.0, lambda *_: None))
     monkeypatch.setattr(Trainer, "train", train)
-    budget = 10.5 * epoch * 6  # three candidates of six epochs on three folds, and a refit
+    return clock
+
+
+@pytest.mark.parametrize(("slower", "finished"), [(1.0, 3), (2.0, 1), (2.6, 1)])
+def test_a_slower_machine_ends_with_a_refit(monkeypatch: pytest.MonkeyPatch, slower: float, finished: int) -> None:
+    """Where trainings take longer than measured fewer candidates run, the best is refitted, the budget is kept."""
+    clock, budget = on_a_clock(monkeypatch, slower), 10.5 * EPOCH * 6  # three candidates on three folds, and a refit
     result = race(HOT, HOT_PLUS, PLAIN, budget_seconds=budget)
     assert clock[0] <= 1.1 * budget
     assert "trained" in result.finalists
     assert [c.status for c in result.candidates[1:]].count("finished") == finished
+
+
+@pytest.mark.parametrize(("slower", "epochs", "folds"), [(0.9, 6, 3), (1.5, 3, 3), (2.6, 2, 2)])
+def test_who_is_late_runs_again_for_less(
+    monkeypatch: pytest.MonkeyPatch, slower: float, epochs: int, folds: int
+) -> None:
+    """One candidate fits at the measured speed; 1.5 times slower 3 of its 6 epochs do, 2.6 times 2 on two folds."""
+    clock, budget = on_a_clock(monkeypatch, slower), 22.2 * EPOCH
+    result = race(Candidate("cross_entropy", 0.2, usual_epochs=6, scope="all"), budget_seconds=budget)
+    assert (result.candidates[1].status, result.candidates[1].hyperparameters["epochs"]) == ("finished", epochs)
+    wasted = 0 if epochs == 6 else 1  # the epoch that tells the speed
+    assert clock[0] == pytest.approx(slower * EPOCH * (wasted + (folds + 1) * epochs))
+    assert "trained" in result.finalists
+    assert [note[:29] for note in result.notes] == ["The budget left time for 2 fo"] * (folds == 2)
+
+
+def test_where_no_whole_network_ends_in_time_the_head_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first is late after one epoch, the other does not begin; both heads run, and the note tells the minutes.
+
+    One candidate takes 22.15 epochs as planned, 86 at the speed that was measured; 18.7 are left, and the 68 that are
+    missing, of two seconds each, are 2.3 minutes.
+    """
+    clock, budget = on_a_clock(monkeypatch, 3.5), 22.2 * EPOCH
+    both = [Candidate(method, 0.2, epochs=6) for method in ("cross_entropy", "focal")]
+    result = race(*both, budget_seconds=budget)
+    assert [(c.scope, c.status) for c in result.candidates[1:3]] == [("head", "finished")] * 2
+    assert 3.5 * EPOCH < clock[0] < 4 * EPOCH
+    assert result.notes == (
+        f"The budget left no time for {both[0].name}, {both[1].name}: 3 more minutes would have let {both[0].name} run "
+        "in full; no whole network was trained to its end, and at most its head could be trained instead",
+    )
+
+
+def test_what_is_left_trains_a_shorter_candidate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After one candidate half of the budget is left: 3 epochs of the next fit; the third would need 31 s more."""
+    clock, budget = on_a_clock(monkeypatch, 1.0), 36 * EPOCH
+    line = [Candidate("cross_entropy", rate, usual_epochs=6, scope="all") for rate in (0.1, 0.05, 0.02)]
+    result = race(*line, budget_seconds=budget)
+    assert [c.status for c in result.candidates[1:4]] == ["finished", "finished", "skipped"]
+    assert [c.hyperparameters["epochs"] for c in result.candidates[1:3]] == [6, 3]
+    assert clock[0] == pytest.approx(33 * EPOCH), "of 36: 18 + 9 on folds, and a refit of 6"
+    name = line[2].name
+    assert f"The budget left no time for {name}: 1 more minute would have let {name} run in full" in result.notes
 
 
 def test_a_fold_that_fails_costs_its_candidate(monkeypatch: pytest.MonkeyPatch) -> None:

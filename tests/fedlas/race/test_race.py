@@ -158,8 +158,9 @@ def test_a_training_ends_where_its_speed_says_that_it_must(monkeypatch: pytest.M
     monkeypatch.setattr(Record, "elapsed", lambda _: 30.0)
     budget = TimeBudget(100.0)  # 77 s with the grace
     budget.check(0.25, 10.0, planned=20.0, after=23.4)
-    with pytest.raises(BudgetExceeded):
+    with pytest.raises(BudgetExceeded) as late:
         budget.check(0.25, 10.0, planned=20.0, after=23.6)
+    assert late.value.share == 0.25
     budget.check(1.0, 1e9, planned=1.0)
 
 

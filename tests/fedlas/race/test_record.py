@@ -225,6 +225,29 @@ def test_who_ran_out_of_the_budget_stays_out(monkeypatch: pytest.MonkeyPatch) ->
     assert not [step for step in again.told if step[1]]
 
 
+def test_who_was_late_is_not_planned_a_second_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A candidate of four epochs is late and runs for three; killed there, the race ends with the same bits."""
+    epoch, check = 20 * schedule._CAUTION, schedule.TimeBudget.check
+
+    def late(self: schedule.TimeBudget, share: float, seconds: float, *, planned: float, after: float) -> None:
+        if planned > 3.5 * epoch:
+            raise schedule.BudgetExceeded(share)
+        check(self, share, seconds, planned=planned, after=after)
+
+    monkeypatch.setattr(schedule.TimeBudget, "check", late)
+    monkeypatch.setattr(schedule, "_measured_step", lambda *_: 20.0 / (1300 // 64))
+    line = [Candidate("cross_entropy", 0.1, usual_epochs=4), HOT]
+    whole, journal = Run(None, candidates=line), MemoryJournal(every_seconds=0)
+    assert [one.status for one in whole.result.candidates[1:3]] == ["finished", "skipped"]
+    assert whole.result.candidates[1].hyperparameters["epochs"] == 3
+    assert any(f"would have let {HOT.name} run in full" in note for note in whole.result.notes)
+    killed(journal, 6, candidates=line)  # in the first fold of three epochs
+    assert "candidate-01-04-fold-1" in journal.entries
+    monkeypatch.setattr(schedule, "_measured_step", lambda *_: pytest.fail("it was measured again"))
+    again = Run(journal, candidates=line)
+    assert bits(again.result) == bits(whole.result)
+
+
 def test_the_time_already_spent_counts() -> None:
     """The clock of a later attempt begins where the last entry was written."""
     journal = MemoryJournal(every_seconds=0)

@@ -68,11 +68,15 @@ def test_nothing_fits(seconds: float) -> None:
 
 
 def test_a_later_plan_takes_what_fits() -> None:
-    """Candidates that ran count and may be refitted; a cheaper one passes the first, none is shortened."""
+    """Candidates that ran count and may be refitted; a cheaper one passes the first, or a shorter one does."""
     ran = [(PlannedCandidate(0, 12, 1.0, 0.3), 12)]
     line = [PlannedCandidate(1, 25, 1.0, 0.3), PlannedCandidate(2, 10, 1.0, 0.3)]
     assert places(plan(line, 3 * 9 + 12.1, num_folds=3, ran=ran)) == [2]
-    assert plan(line, 3 * 9 + 11.9, num_folds=3, ran=ran) == Plan()
+    shorter = plan(line, 3 * 9 + 11.9, num_folds=3, ran=ran)
+    assert shorter.written() == {"epochs": [[2, 9]], "first_folds": 3, "folds": 3}
+    assert shorter.seconds == pytest.approx(3 * 0.9 * 9 + 12)
+    assert places(plan(line[:1], 3 * 9 + 12.1, num_folds=3, ran=ran)) == [1], "10 of 25 epochs, where no other is left"
+    assert plan(line, 3 * 0.9 * 2 + 11.9, num_folds=3, ran=ran) == Plan(), "two epochs, at the least"
     found = plan([PlannedCandidate(i, 10, 1.0, 0.3) for i in (1, 2, 3)], math.inf, num_folds=3, ran=ran)
     assert (len(found.candidates), found.first_folds, found.folds) == (3, 2, 3)
     assert found.seconds == pytest.approx(9 * 9 + 12)
