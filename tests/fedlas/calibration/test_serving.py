@@ -18,7 +18,7 @@ from fedlas.calibration.network import _race, _raced_again
 from fedlas.calibration.preparation import Start, prepare
 from fedlas.calibration.serving import Served, judge_and_write
 from fedlas.calibrators import LogPool, TemperatureScaling
-from fedlas.calibrators.base import OnnxPart
+from fedlas.calibrators.stack import Columns, Stack
 from fedlas.data import SPLITS, Dataset, align
 from fedlas.importers import GraphClassifier, load_onnx
 from fedlas.importers.onnx.runtime import predict_file
@@ -114,15 +114,15 @@ def test_a_trained_network_that_overflows_is_not_judged(raced: Raced) -> None:
 class Unwritable(TemperatureScaling):
     """A temperature whose nodes cannot be made."""
 
-    def to_onnx(self, logits_name: str, output_name: str, features_name: str = "features") -> OnnxPart:
+    def stacked(self, stack: Stack, logits: Columns, features: str = "features") -> Columns:
         raise KeyError("no such node")
 
 
 class Miswritten(TemperatureScaling):
     """A temperature whose nodes apply another one."""
 
-    def to_onnx(self, logits_name: str, output_name: str, features_name: str = "features") -> OnnxPart:
-        return TemperatureScaling(1.1 * self.temperature).to_onnx(logits_name, output_name, features_name)
+    def stacked(self, stack: Stack, logits: Columns, features: str = "features") -> Columns:
+        return TemperatureScaling(1.1 * self.temperature).stacked(stack, logits)
 
 
 def test_whatever_stops_a_file_gives_way(raced: Raced, caplog: pytest.LogCaptureFixture) -> None:
