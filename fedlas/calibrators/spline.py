@@ -189,14 +189,14 @@ def stacked_log_odds(stack: Stack, logits: Columns) -> Columns:
 
 
 def stacked_curves(stack: Stack, values: Columns, splines: Sequence[SplineScaling]) -> Columns:
-    """The g of a spline of its own for each of the columns (N, C).
+    """The curves g of C splines, each of one of the columns (N, C).
 
     A piece between two knots adds t·(a + b·t) with t = clip(x, 0, 1), exact however large x is. Beyond the outer knots
-    the curve goes on by what the pieces leave of a value: upwards, and downwards, of which one is 0.
+    the curve goes on as a straight line, by how far a value lies over the last knot or under the first.
     """
     knots, slopes = np.stack([s.knots for s in splines]), np.stack([s.slopes for s in splines])
     widths = np.diff(knots)
-    shares = stack.clipped(values @ block_rows(1.0 / widths) - (knots[:, :-1] / widths).ravel())
+    shares = stack.apply("HardSigmoid", values @ block_rows(1.0 / widths) - (knots[:, :-1] / widths).ravel())
     over = stack.apply("Relu", values - knots[:, -1])
     under = stack.apply("Relu", values * -1.0 + knots[:, 0])
     inside = shares @ block_rows(widths * slopes[:, :-1]).T

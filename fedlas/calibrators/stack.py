@@ -34,8 +34,8 @@ class Block:
     """Columns (N, width) that a node computes, or that are given by name.
 
     Attributes:
-        kind: of the activation, an ONNX operator; `Square` is a product, `Identity` no activation at all, and `Curve` a
-            piecewise linear map of each number.
+        kind: of the activation, an ONNX operator; HardSigmoid cuts to 0..1, `Square` is a product, `Identity` no
+            activation at all, and `Curve` a piecewise linear map of each number.
         depth: activations that lie before it, 0 for what is given.
         sums_to_one: whether `exp` of these columns are probabilities.
     """
@@ -159,10 +159,6 @@ class Stack:
     def log(self, probs: Columns) -> Columns:
         """Logarithms of columns that are probabilities."""
         return self.apply("Log", probs, sums_to_one=True)
-
-    def clipped(self, columns: Columns) -> Columns:
-        """Columns cut to 0..1, which HardSigmoid does in all operator sets alike."""
-        return self.apply("HardSigmoid", columns)
 
     def end(self, columns: Columns, output_name: str) -> OnnxPart:
         """Nodes and initialisers that compute the columns in float32 as `output_name`; operators of opset 7."""

@@ -281,7 +281,7 @@ def _require_fitting(graph: Graph, kind: type[FedLASError]) -> None:
 def _append_calibrators(
     graph: Graph, classifier: Exportable, calibrator: Calibrator, logits: Sequence[str], features: Sequence[str]
 ) -> str:
-    """The calibrated logits; those of an average are of the sum (N, K) of its members' weighted log-probabilities."""
+    """Name the calibrated logits: of the logits, or of the weighted log-probabilities that an average sums up."""
     stack, result = Stack(), graph.fresh("fedlas_calibrated_logits")
     columns = [stack.given(name, classifier.num_classes) for name in logits]
     if isinstance(classifier, Ensemble):

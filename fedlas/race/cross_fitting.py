@@ -59,12 +59,12 @@ class FoldCourse:
 
     @property
     def runs_well(self) -> bool:
-        """True where folds were run, and every one has logits."""
+        """True if folds were run, and every one has logits."""
         return bool(self.outcomes) and all(outcome.logits is not None for outcome in self.outcomes.values())
 
     @property
     def is_late(self) -> bool:
-        """True where a fold ran out of the budget."""
+        """True if a fold ran out of the budget."""
         return any(outcome.status == OUT_OF_TIME.status for outcome in self.outcomes.values())
 
     def again(self) -> list[PlannedCandidate]:
@@ -150,7 +150,7 @@ class SuccessiveHalving:
         return sum(done.seconds for _, done in ran if done.share) / planned if planned > 0 else 1.0
 
     def run(self, taken: WrittenPlan, courses: Sequence[FoldCourse], *, refits: int) -> None:
-        """Run the courses of a plan; where one is late those after it do not begin."""
+        """Run the courses of a plan; if one is late the next ones do not begin."""
         first, folds = taken["first_folds"], taken["folds"]
         expect = self._context.reporter.progress.expect
         expect(len(courses) * first + min(KEPT, len(courses)) * (folds - first) + refits)
@@ -344,7 +344,7 @@ class CrossFitting:
         heads = [(i, c) for i, c in line if c.scope == "head"]
         whole = [(i, c) for i, c in line if c.scope != "head"]
         left_over = self._run_scope("all", whole, refits)
-        # Where a whole network comes to its end, a head of its own adds nothing to it. Heads need features of all rows.
+        # If a whole network was trained to its end, a head alone adds nothing. Heads need features of all rows.
         budget = self.context.budget
         alone = not self.halving.trials and self.context.record.decided(
             "time for heads", lambda: budget.fits(budget.prediction_seconds(len(self._trainer.rows)))
@@ -355,7 +355,7 @@ class CrossFitting:
         self._skip(self._run_scope("head", sorted(heads, key=lambda one: one[0]), refits), _NO_TIME)
 
     def _run_scope(self, scope: str, line: Sequence[tuple[int, Candidate]], refits: int) -> list[tuple[int, Candidate]]:
-        """Run the candidates of one scope, again and again what fits then; returns those that did not end."""
+        """Run the candidates of one scope, planned again after each plan; returns the candidates that did not end."""
         if scope == "head" and (obstacle := head_obstacle(self.context.classifier, self._trainer)):
             self._skip(line, obstacle)
             return []
