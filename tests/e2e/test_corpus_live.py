@@ -70,8 +70,8 @@ def test_the_worker_survives_the_corpus(kind: str, tmp_path: Path, uploads: Uplo
         model = service.inspected("models", uploads["digits.onnx"])
         dataset = service.inspected("datasets", uploads["digits.npz"])
         assert service.calibrated(model, dataset)["verdict"]
-        work = tmp_path / "data" / "work"  # the last job has succeeded a moment before its folder goes
-        until(lambda: not list(work.rglob("*.*")), what="the folders of the work are gone")
+        # The last job has succeeded a moment before its folder goes.
+        until(lambda: not service.left_over_files(), what="the files of the work are gone")
         until(lambda: not _children(worker), what="no child is left")
     assert list(tmp_path.rglob("canary")) == []
 

@@ -34,12 +34,6 @@ def runs(service: Service, job_id: str, *, attempt: int) -> bool:
     return (job["attempts"], job["status"]) == (attempt, "running")
 
 
-def left_over_files(service: Service) -> list[Path]:
-    """Files that belong to no record."""
-    folders = [service.data_dir / "work", service.stored / "incoming"]
-    return [path for folder in folders for path in folder.rglob("*") if path.is_file()]
-
-
 def ends_once(service: Service, job_id: str, *, attempts: int) -> None:
     """The job ends well after so many attempts, with exactly one calibrated model."""
     job = service.ended(job_id)
@@ -68,14 +62,14 @@ def test_one_job_survives_it_all(own_service: Service, training: Json) -> None:
 
     own_service.stop()
     assert list((own_service.data_dir / "run").glob("*.pid")) == []
-    assert left_over_files(own_service) == []
+    assert own_service.left_over_files() == []
     query = "SELECT state, attempts FROM work WHERE record_id = :id"
     assert own_service.rows(query, id=training["id"]) == [("waiting", 2)]
     own_service.start()
     assert [own_service.get(f"/v1/{kind}")["data"] for kind in ("models", "datasets")] == before
     assert own_service.predict(training["model_id"], [[0.5] * 64]) == answer
     ends_once(own_service, training["id"], attempts=3)
-    until(lambda: left_over_files(own_service) == [], what="nothing of the attempts is on the disk")
+    until(lambda: own_service.left_over_files() == [], what="nothing of the attempts is on the disk")
 
 
 def test_child_that_always_dies(tmp_path: Path, uploads: Uploads) -> None:

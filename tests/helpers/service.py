@@ -77,6 +77,12 @@ class Service:
         in_bucket = self._environment.get("FEDLAS_ARTIFACTS", "").startswith("s3://")
         return self.data_dir / ("artifact-cache" if in_bucket else "artifacts")
 
+    def left_over_files(self) -> list[str]:
+        """Files that belong to no record."""
+        # os.walk, not rglob: a folder of the work may vanish between its being listed and its being read.
+        walks = [os.walk(folder) for folder in (self.data_dir / "work", self.stored / "incoming")]
+        return [f"{folder}/{name}" for walk in walks for folder, _, names in walk for name in names]
+
     def rows(self, query: str, **values: Any) -> list[tuple[Any, ...]]:
         """The rows that its database answers to a SELECT, whichever database that is."""
         url = self._environment.get("FEDLAS_DATABASE_URL", f"sqlite:///{self.data_dir / 'registry.sqlite'}")

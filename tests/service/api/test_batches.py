@@ -20,7 +20,7 @@ import pytest
 from service.predict.formats import result_tables
 from service.registry.errors import NotFound
 from tests.helpers.api import Api, Json, open_api
-from tests.helpers.service import Service, children_of, serving, until
+from tests.helpers.service import children_of, serving, until
 from tests.helpers.uploads import Uploads, digits, npz
 
 pytestmark = pytest.mark.slow
@@ -244,12 +244,6 @@ def test_deleting(api: Api, uploads: Uploads) -> None:
         api.registry.artifacts.path(tag)
 
 
-def left_over_files(service: Service) -> list[Path]:
-    """Files that belong to no record."""
-    folders = (service.data_dir / "work", service.stored / "incoming")
-    return [path for folder in folders for path in folder.rglob("*") if path.is_file()]
-
-
 def test_fifty_thousand_rows_of_a_running_service(tmp_path: Path, uploads: Uploads) -> None:
     """A batch whose child was killed once has for every row the confidence that ONNX Runtime computes of it."""
     rng = np.random.default_rng(0)
@@ -265,7 +259,7 @@ def test_fifty_thousand_rows_of_a_running_service(tmp_path: Path, uploads: Uploa
         record = service.final(path)
         assert (record["status"], record["num_rows"], record["attempts"]) == ("succeeded", MANY, 2), service.log
         assert record["progress"]["fraction"] == 1.0
-        until(lambda: left_over_files(service) == [], what="nothing of the first attempt is on the disk")
+        until(lambda: service.left_over_files() == [], what="nothing of the first attempt is on the disk")
         file = service.client.get(f"{path}/results", headers=PARQUET)
         across = service.get(f"{path}/results", after=result_tables.GROUP_ROWS - 501, limit=1000)
         single = service.predict(model["id"], rows[:50].tolist(), top_k=3, abstain_below=0.9)
