@@ -2,9 +2,9 @@
 
 A job has two candidates of one kind: networks that are truly worse by a share of the NLL, or the uploaded model and
 another network with one class damaged (`benchmarks.guards`). Calibration rows weigh them in a log-linear pool with the
-upload, as a race does, and the gate judges what comes of it on test rows. A job repeated on the same rows has new
-candidates and a longer ledger. Served counts as worse where the true NLL, of the true probabilities, is higher by more
-than 1 %. Run it with `OMP_NUM_THREADS=1 python -m benchmarks.harm`; it prints a table.
+upload, as a race does, and the gate judges on test rows what is better on them than everything simpler. A job repeated
+on the same rows has new candidates and a longer ledger. Served counts as worse if the true NLL, of the true
+probabilities, is higher by more than 1 %. Run it with `OMP_NUM_THREADS=1 python -m benchmarks.harm`; it prints a table.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from fedlas.calibrators import softmax
 from fedlas.calibrators.pool import log_pooled, log_probs
 from fedlas.gate.gate import judge
 from fedlas.gate.guards import JudgementOptions
-from fedlas.race.averaging import MIN_NETWORK_WEIGHT
 from fedlas.race.calibrator_selection import CalibratorSelector
 from fedlas.race.results import post_hoc_names
 
@@ -108,7 +107,7 @@ def _jobs(model: Uploaded, kind: str | float, extra: float, rng: Generator) -> d
             candidates[1] = _candidate(kind, model.seen(logits, rng), model, logits, rng, extra)
         named = _finalists(selector, uploaded, candidates, of_networks=isinstance(kind, float))
         for cost, rows in worse:
-            finalists = named if cost > 1 else _alone(selector, named)
+            finalists = {one: probs for one, probs in named.items() if cost > 1 or one != "average"}
             test = slice(CALIBRATION_ROWS, CALIBRATION_ROWS + rows)
             name = served({n: p[test] for n, p in {"uploaded": uploaded, **finalists}.items()}, targets[test], job)
             worse[cost, rows].append(name is not None and true_nll(truth, finalists[name][judged:]) > bar)
@@ -118,30 +117,28 @@ def _jobs(model: Uploaded, kind: str | float, extra: float, rng: Generator) -> d
 def _finalists(
     selector: CalibratorSelector, uploaded: Floats, candidates: list[Floats], *, of_networks: bool
 ) -> dict[str, Floats]:
-    """Probabilities (N, K) by finalist, as a race would name them, with weights of the calibration rows."""
+    """Probabilities (N, K) by finalist, as a race names them; of calibration rows they are out of fold."""
     calibrators, networks = ([], candidates) if of_networks else (candidates[:1], candidates[1:])
 
     def pool(members: list[Floats]) -> tuple[Floats, Floats]:
         logs = [log_probs(np.log(one.clip(1e-300))) for one in members]
-        weights, _ = selector.log_mixed([one[:CALIBRATION_ROWS] for one in logs])
-        return weights, softmax(log_pooled(logs, weights))
+        weights, held_out = selector.log_mixed([one[:CALIBRATION_ROWS] for one in logs])
+        return weights, softmax(np.concatenate([held_out, log_pooled(logs, weights)[CALIBRATION_ROWS:]]))
 
     own = [uploaded, *calibrators]
     found = {"post_hoc": pool(own)[1]}
     weights, _ = pool([*own, *networks])
-    worth = [one for one, weight in zip(networks, weights[len(own) :], strict=True) if weight >= MIN_NETWORK_WEIGHT]
-    if worth:
-        found["trained"] = worth[0]
-        found["average"] = pool([*own, *worth])[1]
+    worth = [one for one, weight in zip(networks, weights[len(own) :], strict=True) if weight]
+    for name, probs in (("trained", networks[0]), ("average", pool([*own, *worth])[1])):
+        if _is_best(selector, probs, found):
+            found[name] = probs
     return found
 
 
-def _alone(selector: CalibratorSelector, named: dict[str, Floats]) -> dict[str, Floats]:
-    """The finalists where no average may be served: the network too, unless calibration rows show it to be worse."""
-    logs = {name: np.log(probs[:CALIBRATION_ROWS].clip(1e-300)) for name, probs in named.items()}
-    worse = "trained" in logs and selector.is_worse(logs["trained"], logs["post_hoc"])
-    left_out = {"average", "trained"} if worse else {"average"}
-    return {name: probs for name, probs in named.items() if name not in left_out}
+def _is_best(selector: CalibratorSelector, probs: Floats, simpler: Mapping[str, Floats]) -> bool:
+    """True where the NLL on calibration rows is lower than that of everything simpler."""
+    nll = [selector.nll(np.log(one[:CALIBRATION_ROWS].clip(1e-300))) for one in (probs, *simpler.values())]
+    return nll[0] < min(nll[1:])
 
 
 def _candidate(

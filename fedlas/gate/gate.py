@@ -2,8 +2,7 @@
 
 What is served and what is significant are two things. *Served* is the first finalist in line (`average`, `trained`,
 `post_hoc`, `same_labels`) unless the test rows veto it (`fedlas.gate.guards`); it gives way to the next, in the end to
-the uploaded model. Nothing is chosen by out-of-fold scores, which charge every rival for its fit and the uploaded model
-for nothing: the weights of a pool are the choice.
+the uploaded model. A race names only finalists whose NLL out of fold is lower than that of everything simpler.
 *Shown* is what the test rows prove: that a finalist beats the uploaded model, and of the average with the fine-tuned
 network, or of that network where there is no average, also that it beats every simpler finalist (an intersection-union
 test: the largest of its p-values counts). The claims are one-sided tests of the mean

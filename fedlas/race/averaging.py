@@ -1,7 +1,7 @@
 """Averaging: the log-linear pool of the uploaded model and the refits, with weights of the highest likelihood.
 
 Its members are the uploaded network with a temperature, the same with the pool of calibrators, and the refits with
-theirs. Nothing is chosen among them: the weights, fitted on out-of-fold rows, are the choice. Docs: decision 0035. The
+theirs. Weights are fitted on out-of-fold rows, and members under a tenth of their sum leave. Docs: decision 0035. The
 pool is one classifier, an ensemble, whose logits are the sum of what the calibrators of its networks give.
 
 The cost limit: how many uploaded networks an answer of the served one may cost.
@@ -31,7 +31,7 @@ from fedlas.importers.onnx.cost.serving_cost import serving_cost
 from fedlas.importers.onnx.train.classifier import GraphClassifier
 from fedlas.race.calibrator_selection import CalibratorSelector
 from fedlas.race.cross_fitting import Trial
-from fedlas.race.results import CandidateResult, CrossFitted, Finalist, Settings
+from fedlas.race.results import CandidateResult, CrossFitted, Doubles, Finalist, Settings
 from fedlas.training.loop import tensor
 
 Formulas = dict[Any, Callable[..., int]]
@@ -131,8 +131,6 @@ def _fits(classifier: GraphClassifier, rows: Sequence[Array]) -> bool:
     return cost.row_bytes <= SMALL_ROW_BYTES and cost.fixed_bytes <= SMALL_WEIGHT_BYTES
 
 
-#: A network with a smaller weight is left out: it would cost an answer as much as the others and hardly move it.
-MIN_NETWORK_WEIGHT = 0.05
 _COUNTED_ROWS = 2
 
 
@@ -225,16 +223,25 @@ def _share_body(one: Classifier, other: Classifier) -> bool:
     return all(heads) and bodies[0] == bodies[1]
 
 
-def with_weight(own: Sequence[CrossFitted], trials: Sequence[Trial], selector: CalibratorSelector) -> list[Trial]:
-    """The trials to which a pool with the uploaded network's calibrators gives a weight: worth a refit.
+def worth_a_refit(
+    post_hoc: Doubles, own: Sequence[CrossFitted], trials: Sequence[Trial], selector: CalibratorSelector, *, mixed: bool
+) -> list[Trial]:
+    """The trials whose refits would be served: those in the average, or the best alone; none if neither is better.
 
-    Their own loss decides nothing: a refit that lost to the upload by .005 out of fold, and had a weight of .46, was
-    better by .04 on test rows (MiniLM).
+    Args:
+        post_hoc: logits (N, K) of the calibrated upload, out of fold; so are all that it is compared with.
+        trials: the lowest NLL first.
+        mixed: whether an average may be served.
     """
-    if not trials:
-        return []
-    weights, _ = selector.log_mixed([*(one.held_out for one in own), *(one.calibrated.held_out for one in trials)])
-    return [trial for trial, weight in zip(trials, weights[len(own) :], strict=True) if weight >= MIN_NETWORK_WEIGHT]
+    best = [trial for trial in trials[:1] if selector.nll(trial.calibrated.held_out) < selector.nll(post_hoc)]
+    if not mixed or not trials:
+        return best
+    weights, held_out = selector.log_mixed(
+        [*(one.held_out for one in own), *(one.calibrated.held_out for one in trials)]
+    )
+    if selector.nll(held_out) >= selector.nll(best[0].calibrated.held_out if best else post_hoc):
+        return best
+    return [trial for trial, weight in zip(trials, weights[len(own) :], strict=True) if weight]
 
 
 def average(
@@ -246,15 +253,10 @@ def average(
 ) -> Finalist | None:
     """The pool as one network, scored like every candidate; None where it comes down to one network."""
     began = time.perf_counter()
-    if not refits:
-        return None
     weights, held_out = selector.log_mixed([*(one.held_out for one in own), *(one.held_out for one in refits)])
-    if weights[: len(own)].sum() < MIN_NETWORK_WEIGHT:
-        own = ()
-        weights, held_out = selector.log_mixed([one.held_out for one in refits])
     mine, theirs = weights[: len(own)], weights[len(own) :]
     chosen: list[tuple[Finalist, LogPool]] = []
-    if own:
+    if mine.any():
         kept = [one.calibrator for one, weight in zip(own, mine, strict=True) if weight > 0]
         chosen.append((uploaded, LogPool(kept, mine[mine > 0])))
     chosen += [

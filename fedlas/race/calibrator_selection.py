@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from fedlas.calibrators import CALIBRATORS, LogPool, Pool, Uniform
 from fedlas.calibrators.feature_map import MAX_PRODUCT, cross_fit_features
 from fedlas.calibrators.linear import Compressed, compressed, is_saturated
-from fedlas.calibrators.pool import log_pool_weights, log_pooled, log_probs, mixture_weights, pooled
+from fedlas.calibrators.pool import log_pool_weights, log_pooled, log_probs, mixture_weights, pooled, without_small
 from fedlas.race.results import (
     CandidateResult,
     CrossFitted,
@@ -191,12 +191,15 @@ class CalibratorSelector:
         return weights, log_pooled(logs, by_row[..., None])
 
     def _pool(self, members: Sequence[CrossFitted]) -> CrossFitted:
-        """The linear mixture of the highest likelihood, whose weights are cross-fitted too."""
+        """The linear mixture of the highest likelihood, whose weights are cross-fitted too; `Uniform` comes last."""
         held = [one.held_out for one in members]
         true_probs = np.exp(-np.stack([self.row_nll(one) for one in held], axis=1))
-        weights, by_row = _cross_fitted_weights(
-            lambda rows, by: mixture_weights(true_probs[rows], by), self._shares, self.folds
-        )
+
+        def fit(rows: Integers, by: Doubles) -> Doubles:
+            chosen, uniform = true_probs[rows], len(members) - 1  # which guards every row, by a weight of 0.001
+            return without_small(lambda kept: mixture_weights(chosen[:, kept], by), len(members), exempt=uniform)
+
+        weights, by_row = _cross_fitted_weights(fit, self._shares, self.folds)
         kept = [member.calibrator for member, weight in zip(members, weights, strict=True) if weight]
         return CrossFitted(kept[0] if len(kept) == 1 else Pool(kept, weights[weights > 0]), pooled(held, by_row))
 
@@ -262,11 +265,6 @@ class CalibratorSelector:
             return ""
         drop = 100 * float(self._shares @ lost)
         return f"its accuracy on the calibration rows is {drop:.2f} points under the uploaded model's"
-
-    def is_worse(self, held_out: Doubles, rival: Doubles) -> bool:
-        """True where the NLL out of fold is significantly higher, by 1.64 standard errors of the paired difference."""
-        rises = self.row_nll(held_out) - self.row_nll(rival)
-        return clearly_positive(rises, self._clusters, _ERRORS_SHOWN, self.weights)
 
     def nll(self, held_out: Doubles) -> float:
         return float(self._shares @ self.row_nll(held_out))

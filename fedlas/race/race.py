@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 
@@ -15,7 +15,7 @@ from fedlas.calibrators import TemperatureScaling
 from fedlas.classifier import Classifier
 from fedlas.observer import Observer
 from fedlas.progress import JobProgress
-from fedlas.race.averaging import average, with_weight
+from fedlas.race.averaging import average, worth_a_refit
 from fedlas.race.calibrator_selection import CalibratorSelector
 from fedlas.race.candidates import Candidate
 from fedlas.race.context import ProgressReporter, RaceContext, Rows, SplitOutputs, TrainingRows
@@ -164,19 +164,17 @@ def _run(context: RaceContext, candidates: Sequence[Candidate], max_cost_factor:
     folds.finish(trials)
     averages = max_cost_factor >= 2 or any(trial.result.scope == "head" for trial in trials)
     line = [one for one in trials if one.result.status == "finished"]
-    worth = with_weight(own, line[:refits], selector)
-    if not averages:  # a network alone has to be as good as the upload, to which an average leaves its weight
-        rival = finalists["post_hoc"].held_out
-        worth = [one for one in worth if not selector.is_worse(one.calibrated.held_out, rival)]
+    worth = worth_a_refit(finalists["post_hoc"].held_out, own, line[:refits], selector, mixed=averages)
     context.reporter.progress.expect(len(worth))
     # A refit that fails gives way to the next in line.
     refitted = list(islice(filter(None, map(folds.refit, [*worth, *line[refits:]])), len(worth)))
-    averaged = _averaged(context, finalists["post_hoc"], own, refitted, max_cost_factor) if averages else None
+    averaged = (
+        _averaged(context, finalists["post_hoc"], own, refitted, max_cost_factor) if averages and refitted else None
+    )
     classifier.to("cpu")
-    if refitted:
-        finalists["trained"] = refitted[0]
-    if averaged is not None and averaged.result.status == "finished":
-        finalists["average"] = averaged
+    for name, one in (("trained", next(iter(refitted), None)), ("average", averaged)):
+        if one is not None and one.result.status == "finished" and _is_best(one, finalists, selector):
+            finalists[name] = one
     tuned = [trial for trial in trials if refitted and trial.result.name == refitted[0].result.name]
     return RaceResult(
         candidates=(
@@ -247,6 +245,11 @@ def _averaged(
         return None
     context.reporter.candidate_ended("average", averaged.result)
     return averaged
+
+
+def _is_best(one: Finalist, simpler: Mapping[str, Finalist], selector: CalibratorSelector) -> bool:
+    """True where the NLL out of fold is lower than that of all simpler finalists: what is served follows the score."""
+    return selector.nll(one.held_out) < min(selector.nll(other.held_out) for other in simpler.values())
 
 
 def _lost_accuracy(folds: CrossFitting, refitted: Sequence[Finalist]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from fedlas.race.results import CandidateResult, Finalist
 from fedlas.race.trainer import copy_head
 from fedlas.training.fit import predict_logits
 from tests.helpers.networks import Bert, Cnn, Inputs, export, images, mlp, table, texts
-from tests.helpers.races import HOT, HOT_PLUS, nll, race
+from tests.helpers.races import HOT, HOT_PLUS, PLAIN, nll, race
 from tests.helpers.small_classifier import SmallClassifier, noisy_digits
 
 
@@ -133,7 +134,8 @@ def test_members_and_calibrators_must_match(members: int, calibrators: int) -> N
 def test_the_average_joins_upload_and_refit() -> None:
     """With a cost factor of 2 the pool of both is named: its logits are the weighted sum of what both say."""
     *_, test = noisy_digits()
-    result = race(HOT, max_cost_factor=2.0)
+    slow = replace(HOT, learning_rate=0.1)
+    result = race(slow, max_cost_factor=2.0)
     average = result.finalists["average"]
     network = average.classifier
     assert isinstance(network, Ensemble)
@@ -151,7 +153,13 @@ def test_the_average_joins_upload_and_refit() -> None:
     ]
     np.testing.assert_allclose(average.probs(test[0]), softmax(np.sum(parts, axis=0)), atol=1e-5)
     assert nll(average.probs(test[0]), test[1]) < nll(result.post_hoc.probs(test[0]), test[1])
-    assert "average" not in race(HOT, max_cost_factor=1.0).finalists
+
+
+@pytest.mark.parametrize(("gentle", "served"), [(True, ["post_hoc"]), (False, ["post_hoc", "trained"])])
+@pytest.mark.parametrize("cost", [1.0, 2.0])
+def test_what_is_served_follows_the_score(gentle: bool, served: list[str], cost: float) -> None:
+    """A network, or an average, is a finalist if its NLL out of fold (1.00; 0.66) is lower than the upload's (0.89)."""
+    assert list(race(replace(HOT, learning_rate=0.05) if gentle else PLAIN, max_cost_factor=cost).finalists) == served
 
 
 def test_two_refits_are_averaged_where_three_networks_are_paid_for() -> None:

@@ -126,7 +126,8 @@ def test_a_linear_pool_of_calibrated_forecasts_is_underconfident_and_a_log_linea
 def test_a_log_linear_pool_has_the_weights_of_its_formula() -> None:
     """Penalised NLL by hand is as low as SciPy's Nelder-Mead gets it; two equal members share one weight."""
     logits, _, targets = rows(600, informative=False, seed=2)
-    members = [logits / 2.0, logits / 1.5 + np.random.default_rng(0).normal(size=logits.shape)]
+    noise = np.random.default_rng(0).normal(size=(2, *logits.shape))
+    members = [logits / 2.0 + noise[0], logits / 1.5 + noise[1]]
     logs = [np.maximum(np.log(softmax(one)), -30) for one in members]
 
     def penalised(weights: np.ndarray) -> float:
