@@ -262,10 +262,12 @@ class ShardsResult(Result):
 class JobResult(Result):
     """The outcome of a job; `calibrated` is the profile of the file `model`, None where none was made.
 
+    `served` is its served copy, which computes all outputs.
+
     `seen_rows` is the file of the rows that the network has seen, None where this job trained none.
     """
 
-    left = ("report", "page", "diagram", "predictions", "model", "seen_rows")
+    left = ("report", "page", "diagram", "predictions", "model", "served", "seen_rows")
 
     verdict: Verdict
     serves: Served
@@ -273,6 +275,7 @@ class JobResult(Result):
     beats_simpler: bool | None = None
     calibrated: ModelProfile | None
     model: FileName
+    served: FileName
     report: FileName
     page: FileName
     diagram: FileName
@@ -282,7 +285,7 @@ class JobResult(Result):
 
     def files(self) -> dict[str, str]:
         not_left = (
-            {"model", "seen_rows"} if self.calibrated is None else {"seen_rows"} if self.seen_rows is None else set()
+            {"model", "served", "seen_rows"} if self.calibrated is None else {"seen_rows"} if self.seen_rows is None else set()
         )
         return {name: file for name, file in super().files().items() if name not in not_left}
 

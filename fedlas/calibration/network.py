@@ -6,7 +6,7 @@ Read `calibrate` from top to bottom: it happens in that order.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -87,8 +87,13 @@ class Calibration:
         """The class priors of the finalist, and the thresholds that keep the uploaded alarm rates."""
         return None if self.written is None else self.written.deployment
 
-    def export(self, path: Path, *, metadata: Mapping[str, str] | None = None) -> ExportReport:
+    def export(
+        self, path: Path, *, outputs: Collection[str] | None = None, metadata: Mapping[str, str] | None = None
+    ) -> ExportReport:
         """Write the file of the finalist; its metadata has the guarantees, the columns' names, and more properties.
+
+        Args:
+            outputs: more outputs of the file, `features` and `typicality`; None: both.
 
         Raises:
             ValueError: the uploaded network is served as it came.
@@ -96,7 +101,8 @@ class Calibration:
         if self.written is None:
             raise ValueError("the uploaded model is served as it came, so there is no file to write")
         columns = {} if self.dataset.columns is None else {"columns": json.dumps(self.dataset.columns)}
-        return self.written.file.save(path, guarantees=self.guarantees, metadata={**columns, **(metadata or {})})
+        properties = {**columns, **(metadata or {})}
+        return self.written.file.save(path, outputs=outputs, guarantees=self.guarantees, metadata=properties)
 
 
 @dataclass(frozen=True)
@@ -204,7 +210,6 @@ def _evidence(
             "winner": None if finalist is None else finalist.result.as_dict(),
             "calibrator": {"name": fitted.name, "parameters": shown_parameters(fitted)},
             "learning_rate_edges": dict(judged.result.rates),
-            "cost_factor": 1.0 if finalist is None else finalist.cost_factor,
             "seen_by_model": dataset.seen_by_model,
             "splits": splits,
             "calibrated_on": judged.start.calibrated_on,

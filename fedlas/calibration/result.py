@@ -7,7 +7,7 @@ import html
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -39,7 +39,7 @@ class CalibrationResult:
 
     report: Report
     notes: tuple[str, ...]
-    _write: Callable[[Path], object]
+    _write: Callable[[Path, Collection[str]], object]
     _make_model: Callable[[], CalibratedModel]
 
     @property
@@ -76,12 +76,16 @@ class CalibrationResult:
         """
         return self._make_model()
 
-    def save(self, path: str | Path) -> Path:
-        """Write `model` as an ONNX file, which ONNX Runtime runs and the service takes; of scores, the calibrator."""
+    def save(self, path: str | Path, *, outputs: Collection[str] = ()) -> Path:
+        """Write `model` as an ONNX file, which ONNX Runtime runs and the service takes; of scores, the calibrator.
+
+        Args:
+            outputs: what the file computes beside `logits`, `probabilities` and `confidence`: `features`, `typicality`.
+        """
         file = _target(path)
         if file.suffix != ".onnx":
             raise ConversionError("bad_target", f"a model is saved as .onnx, not as {file.name!r}")
-        self._write(file)
+        self._write(file, outputs)
         return file
 
     def save_report(self, path: str | Path) -> Path:
@@ -113,11 +117,11 @@ class CalibrationResult:
     ) -> CalibrationResult:
         """Result for a network; `classifier` is the model as it was given, in `file`."""
 
-        def write(path: Path) -> None:
+        def write(path: Path, outputs: Collection[str]) -> None:
             if calibration.written is None:
                 shutil.copyfile(file, path)
             else:
-                calibration.export(path)
+                calibration.export(path, outputs=outputs)
 
         def make() -> CalibratedModel:
             from fedlas.calibration.calibrated_model import CalibratedNetwork
@@ -152,7 +156,7 @@ class CalibrationResult:
                 else CalibratedScores(answering, calibration.rows.kind, names, calibrator)
             )
 
-        def write(path: Path) -> None:
+        def write(path: Path, _: Collection[str]) -> None:
             if left:
                 raise ConversionError("not_a_file", "the model stays as it is, and it cannot be written as a file")
             calibration.export(path)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from fedlas.calibration.result import CalibrationResult
 
 #: Fields of a job, and parameters of the two uploads, that are followed here.
-_JOB = {"method", "hyperparameters", "max_cost_factor", "expected_accuracy", "accept_warnings", "seed", "class_priors"}
+_JOB = {"method", "hyperparameters", "max_cost_factor", "expected_accuracy", "accept_warnings", "seed", "class_priors", "outputs"}
 _MODEL = ("class_names", "features", "output", "task", "architecture")
 _DATASET = ("split_shares", "missing")
 _DTYPES = {
@@ -63,7 +64,7 @@ def calibrate(
         unseen = {**reading, "seen_by_model": "no"}
         calibration = _calibrated(output, file_of(model), file_of(data), source, unseen, request)
     if out is not None:
-        write(out, calibration.save)
+        write(out, partial(calibration.save, outputs=request.fields.get("outputs", ())))
         output.note(
             f"{out}: {'the calibrated model' if calibration.serves == 'calibrated' else 'the model, unchanged'}"
         )

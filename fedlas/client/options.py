@@ -14,7 +14,7 @@ from fedlas.client.errors import InvalidInput
 from fedlas.contract.options import WarningCode
 from fedlas.contract.profiles import Missing, Purpose, SeenByModel, Task
 from fedlas.contract.records import BatchStatus, CalibratorStatus, JobStatus, UploadStatus
-from fedlas.contract.requests import Accelerator, Auto, Method, PublishWhen, parse_budget
+from fedlas.contract.requests import Accelerator, Auto, Method, OptionalOutput, PublishWhen, parse_budget
 from fedlas.contract.scores import WantedPromise
 
 
@@ -152,6 +152,7 @@ class JobOptions(TypedDict, total=False):
         accept_warnings: codes of warnings that are not to end the job.
         webhook: `{"url": …, "secret": "whsec_…"}`.
         metadata: pairs that the record repeats.
+        outputs: `features` and `typicality`, if the calibrated file is to compute them.
         accelerator: `auto` or `gpu`.
     """
 
@@ -169,6 +170,7 @@ class JobOptions(TypedDict, total=False):
     accept_warnings: Sequence[WarningCode] | None
     webhook: Mapping[str, str] | None
     metadata: Mapping[str, str] | None
+    outputs: Sequence[OptionalOutput] | None
     accelerator: Accelerator | None
 
 

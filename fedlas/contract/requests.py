@@ -27,6 +27,7 @@ Method = Literal[
 
 PublishWhen = Literal["calibrated", "significant", "always"]
 Accelerator = Literal["auto", "gpu"]
+OptionalOutput = Literal["features", "typicality"]
 Auto = Literal["auto"]
 PositiveValue = Annotated[float, Field(gt=0, le=1000)]
 CostFactor = Annotated[float, Field(ge=1, le=10)]
@@ -158,8 +159,8 @@ class JobOptions(Strict):
     gate: GateOptions = Field(default_factory=GateOptions, description="The rule that decides which model is served.")
     max_cost_factor: CostFactor | Auto = Field(
         "auto",
-        description="The cost of an answer, at most, as a multiple of the uploaded model's; `auto`: 3 where the model "
-        "is small (an average of three answers a row in less than a millisecond), else 1.",
+        description="The networks that an answer may need, which an average is of; `auto`: 3 where the model is small "
+        "(an average of three answers a row in less than a millisecond), else 1.",
     )
     publish_as: PublishedName | None = Field(
         None, description="The name under which the served model answers; each job adds a version."
@@ -182,6 +183,12 @@ class JobOptions(Strict):
         default_factory=list, max_length=20, description="Codes of warnings that shall not end the job."
     )
     webhook: Webhook | None = Field(None, description="The receiver of a message about the job's end.")
+    outputs: list[OptionalOutput] = Field(
+        default_factory=list,
+        max_length=2,
+        description="What the calibrated file computes beside `logits`, `probabilities` and `confidence`: `features`, "
+        "`typicality`. The service answers with both in any case.",
+    )
     accelerator: Accelerator = Field(
         "auto",
         description="`gpu`: waits for a worker with a GPU; `auto`: takes the first free worker, on its best device.",

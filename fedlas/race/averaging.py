@@ -131,9 +131,6 @@ def _fits(classifier: GraphClassifier, rows: Sequence[Array]) -> bool:
     return cost.row_bytes <= SMALL_ROW_BYTES and cost.fixed_bytes <= SMALL_WEIGHT_BYTES
 
 
-_COUNTED_ROWS = 2
-
-
 class Ensemble(Classifier):
     """`logits` = the sum of the members' weighted log-probabilities; `features` are the first member's.
 
@@ -195,24 +192,6 @@ def shared_bodies(members: Sequence[Classifier]) -> list[bool]:
     return [any(_share_body(one, other) for other in members[:number]) for number, one in enumerate(members)]
 
 
-def cost_factor(
-    members: Sequence[Classifier], inputs: Sequence[Tensor], *, shared: Sequence[bool] | None = None
-) -> float:
-    """Multiply-adds of all members on these inputs, as a multiple of the first one's.
-
-    A body that members share is counted once, as a written file computes it once. Only matrix products, convolutions
-    and recurrent layers are counted; a network without any counts as one unit.
-
-    Args:
-        shared: `shared_bodies` of the members, where they were moved since.
-    """
-    (_, features), whole = count_multiply_adds(members[0], *inputs)
-    others = 0
-    for member, shares in zip(members[1:], (shared or shared_bodies(members))[1:], strict=True):
-        others += count_multiply_adds(member.head, features)[1] if shares else count_multiply_adds(member, *inputs)[1]
-    return 1.0 + others / whole if whole else float(len(members))
-
-
 def _share_body(one: Classifier, other: Classifier) -> bool:
     """True where two networks differ in their heads alone, and both have one."""
     heads = [{id(parameter) for parameter in network.head_parameters()} for network in (one, other)]
@@ -249,7 +228,6 @@ def average(
     own: Sequence[CrossFitted],
     refits: Sequence[Finalist],
     selector: CalibratorSelector,
-    inputs: Sequence[Array],
 ) -> Finalist | None:
     """The pool as one network, scored like every candidate; None where it comes down to one network."""
     began = time.perf_counter()
@@ -266,16 +244,13 @@ def average(
         return None
     networks = [one.classifier for one, _ in chosen]
     shares_body = all(one.result.scope == "head" for one in refits)
-    network = Ensemble(networks, [pool for _, pool in chosen], shares_body=shares_body)
-    few = [tensor(np.asarray(array[:_COUNTED_ROWS])) for array in inputs]
-    shared = shared_bodies(networks)  # a network that is moved gets buffers of its own
-    cost = cost_factor([one.to("cpu").eval() for one in networks], few, shared=shared)
+    whole = shared_bodies(networks).count(False)  # seen before they are moved, which gives each buffers of its own
+    network = Ensemble(networks, [pool for _, pool in chosen], shares_body=shares_body).to("cpu").eval()
     settings: Settings = {
         "members": [one.result.name for one, _ in chosen],
         "weights": [round(float(pool.weights.sum()), 4) for _, pool in chosen],
-        "cost_factor": round(cost, 3),
     }
     scope, seconds = "head" if shares_body else "all", time.perf_counter() - began
     result = CandidateResult(f"average of {len(chosen)} networks", "average", settings, scope, "finished", "", seconds)
     result = selector.scored(result, CrossFitted(Identity(), held_out))
-    return Finalist(network, Identity(), result, held_out, chosen[0][0].features, cost)
+    return Finalist(network, Identity(), result, held_out, chosen[0][0].features, whole)

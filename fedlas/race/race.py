@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from fedlas.calibrators import TemperatureScaling
+from fedlas.calibrators import Identity, TemperatureScaling
 from fedlas.classifier import Classifier
 from fedlas.observer import Observer
 from fedlas.progress import JobProgress
@@ -27,8 +27,6 @@ from fedlas.race.schedule import TimeBudget
 _REFINED = 3
 #: With this cost and more a second refit joins the average.
 _COST_OF_TWO_REFITS = 3.0
-#: Heads that share a body are averaged whatever may be paid.
-_NEXT_TO_NOTHING = 1.05
 #: One calibrator that reads features may take this share of the budget, and so many seconds whatever the budget is.
 _SHARE_FOR_FEATURES = 0.1
 _MIN_SECONDS_FOR_FEATURES = 2.0
@@ -59,7 +57,7 @@ class RaceOptions:
         budget_seconds: seconds from the beginning of the job to the end of the last training, at most.
         seconds_after: seconds of the budget that are kept for what the caller does with the finalists.
         max_accuracy_drop: a candidate that loses more of the uploaded model's accuracy is dropped.
-        max_cost_factor: multiplications per row, as a multiple of the uploaded network's; 2 allows an average of two
+        max_cost_factor: how many networks an answer may need, heads on one body being one; 2 allows an average of two
             networks.
         task: `binary` needs two classes; two classes let calibrators with an intercept compete.
         calibrators: names that may compete, over what `task` says (for example only `temperature`; then no calibrator
@@ -201,7 +199,9 @@ def _run(context: RaceContext, candidates: Sequence[Candidate], max_cost_factor:
 def _post_hoc(context: RaceContext, temperature: CrossFitted) -> tuple[CrossFitted, dict[str, Finalist]]:
     selector, outputs, began = context.selector, context.outputs, time.perf_counter()
     pool = selector.calibrate(outputs.logits, outputs.features)
-    finalists = selector.finalists(pool, temperature)
+    finalists, uploaded = selector.finalists(pool, temperature), outputs.logits.astype(np.float64)
+    if selector.nll(finalists["post_hoc"].held_out) >= selector.nll(uploaded):  # it is calibrated already
+        finalists = {"post_hoc": CrossFitted(Identity(), uploaded)}
     seconds = time.perf_counter() - began
     return pool, {
         name: Finalist(
@@ -240,8 +240,8 @@ def _averaged(
     max_cost_factor: float,
 ) -> Finalist | None:
     """The pool of upload and refits, reported; None where there is none, or an answer would cost more."""
-    averaged = average(uploaded, own, refitted, context.selector, context.calibration[0])
-    if averaged is None or averaged.cost_factor > max(_NEXT_TO_NOTHING, max_cost_factor):
+    averaged = average(uploaded, own, refitted, context.selector)
+    if averaged is None or averaged.networks > max_cost_factor:
         return None
     context.reporter.candidate_ended("average", averaged.result)
     return averaged

@@ -96,7 +96,7 @@ class Finalist:
         held_out: calibrated logits (N, K) of the calibration rows, out-of-fold: no row is seen by its own network or
             calibrator.
         features: (N, D) of the calibration rows under this network.
-        cost_factor: multiplications per row, as a multiple of the uploaded network's.
+        networks: how many an answer needs; heads on one body are one.
         diagnostics: of a network that was trained with FedLAS or FedLAS+.
         out_of_fold_logits: (N, K) of the calibration rows by the fold networks of a refit, without a calibrator.
     """
@@ -106,7 +106,7 @@ class Finalist:
     result: CandidateResult
     held_out: Doubles
     features: Floats
-    cost_factor: float = 1.0
+    networks: int = 1
     diagnostics: FedLASDiagnostics | None = None
     out_of_fold_logits: Floats | None = None
 

@@ -175,7 +175,14 @@ def served_sentence(report: Report) -> str:
     return f"Served: {_served(report)}. It {says_and_is_right(gap, rows)}."
 
 
+def _is_calibrated_already(report: Report) -> bool:
+    """True if the calibration rows prefer the upload's own probabilities to every calibrator."""
+    return report.gate.finalist == "post_hoc" and (report.recipe.get("calibrator") or {}).get("name") == "identity"
+
+
 def _served(report: Report) -> str:
+    if _is_calibrated_already(report):
+        return "the uploaded model with its own probabilities"
     name = FINALIST_NAMES.get(report.gate.finalist or "uploaded", "a calibrator")
     kept = {"post_hoc": f"the uploaded model with {name}", "unchanged": f"{name} as it is"}
     return kept.get(report.verdict, name)
@@ -190,6 +197,8 @@ def verdict_sentence(report: Report) -> str:
         )
     if report.serves != "calibrated":
         return next(iter(report.gate.sentences), f"Served is {_served(report)}.")
+    if _is_calibrated_already(report):
+        return f"Served is {_served(report)}: on the calibration rows no calibrator is better, so it is calibrated already."
     rows = f"{report.num_test_rows:,} test rows"
     if not report.significant:
         return (

@@ -104,13 +104,14 @@ def request_sentences(job: JobRecord) -> list[str]:
         f"Models are compared by {score} at a confidence of {100 * job.gate.confidence_level:g} %, and "
         f"accuracy may drop by at most {100 * job.gate.max_accuracy_drop:g} points.",
         "" if drop is None else f"No class may lose more than {100 * drop:g} points of recall.",
-        "" if cost == "auto" else f"An answer may cost at most {cost:g} times that of the uploaded model.",
+        "" if cost == "auto" else f"An answer may need at most {cost:g} networks.",
         "" if right is None else f"The uploaded model is expected to be right on {100 * right:g} %.",
         f"Warnings accepted beforehand: {listed(job.accept_warnings)}." if job.accept_warnings else "",
         f"It is published as “{job.publish_as}” {_PUBLISHED[job.publish_when or 'significant']}."
         if job.publish_as
         else "",
         f"Class shares in use: {', '.join(shares)}{more}." if shares else "",
+        f"The calibrated file also computes {listed(job.outputs)}." if job.outputs else "",
         "It asks for a GPU." if job.accelerator == "gpu" else "",
         f"When it ends, a message is sent to {job.webhook.url}." if job.webhook else "",
     ]

@@ -54,6 +54,8 @@ _SHOWN = (
     *("num_test_rows", "confidence_level"),
     *("gate", "looks", "guarantees", "class_priors", "seed", "digests", "versions"),
 )
+_FILE = "calibrated.onnx"
+_SERVED = "served.onnx"
 _REPORT = "report.json"
 _PAGE = "report.html"
 _DIAGRAM = "reliability.svg"
@@ -66,7 +68,7 @@ _TRAINS = ("train", "calibration")
 
 
 def calibrate(order: JobOrder, files: Files, folder: Path, emit: Emit) -> JobResult:
-    """Run one job and return what came of it; `calibrated.onnx`, the report, its page and diagram lie in `folder`."""
+    """Run one job and return what came of it; the file, its served copy, the report, its page and diagram lie in `folder`."""
     progress = JobProgress()
     with JobEvents(emit, progress) as tell:
         tell.on_stage("inspecting")
@@ -96,9 +98,7 @@ def _calibrated(
         observer=tell,
     )
     tell.on_stage("exporting")
-    exported = (
-        None if calibration.finalist is None else _export(calibration, classifier, folder / "calibrated.onnx", order)
-    )
+    exported = None if calibration.finalist is None else _export(calibration, classifier, folder, order)
     trained = calibration.verdict.verdict == "trained"
     if trained:
         rows_seen = np.concatenate([dataset.rows(split) for split in _TRAINS])
@@ -113,7 +113,8 @@ def _calibrated(
         significant=bool(calibration.verdict.significant),
         beats_simpler=calibration.verdict.beats_simpler,
         calibrated=exported,
-        model="calibrated.onnx",
+        model=_FILE,
+        served=_SERVED,
         report=_REPORT,
         page=_PAGE,
         diagram=_DIAGRAM,
@@ -219,18 +220,23 @@ def _fit_score(order: ScoresOrder, columns: Mapping[str, Array], folder: Path) -
     )
 
 
-def _export(calibration: Calibration, upload: GraphClassifier, file: Path, order: JobOrder) -> ModelProfile:
+def _export(calibration: Calibration, upload: GraphClassifier, folder: Path, order: JobOrder) -> ModelProfile:
+    """Write the file with the outputs that were asked for, and the served copy, which has all."""
     from fedlas.export.graph import add_properties
     from fedlas.importers.onnx.train.adjustments import CLASSES_NUMBERED
+    from worker.inside.answer_time import time_answers
     from worker.inside.serving_cost import measured
 
+    file, copy, asked = folder / _FILE, folder / _SERVED, order.request.outputs
     finalist, names, profile = calibration.finalist, calibration.dataset.class_names, order.model.profile
     assert finalist is not None
     deployment = calibration.deployment
     assert deployment is not None
     metadata = {"fedlas.job_id": order.job_id, "fedlas.parent_sha256": order.model.sha256}
-    written, typicality = calibration.export(file, metadata=metadata), calibration.typicality
-    cost = measured(file, upload.inputs, upload.lengths, written.cost)
+    written, typicality = calibration.export(copy, metadata=metadata), calibration.typicality
+    calibration.export(file, outputs=asked, metadata=metadata)
+    cost = measured(copy, upload.inputs, upload.lengths, written.cost)
+    times = time_answers(upload, file, list(calibration.dataset.select("test")[0].values()))
     changed = {
         "format": "onnx",
         "warnings": [],
@@ -246,7 +252,6 @@ def _export(calibration: Calibration, upload: GraphClassifier, file: Path, order
         "decisions": DecisionThresholds(
             thresholds=dict(zip(names, deployment.default_thresholds.tolist(), strict=True))
         ),
-        "cost_factor": round(finalist.cost_factor, 3),
         "cost": written.cost,
         "trained_on": [
             *profile.trained_on,
@@ -254,8 +259,13 @@ def _export(calibration: Calibration, upload: GraphClassifier, file: Path, order
         ],
     }
     served = profile.model_copy(update=changed)
-    add_properties(file, {FILE_PROFILE: served.in_file()})
-    return served.model_copy(update={"cost": cost, "priors_input": PriorsInput.of(file, written.priors_input)})
+    lacking: dict[str, object] = {} if "typicality" in asked else {"typicality": None}
+    if "features" not in asked:
+        lacking["features"] = profile.features.changed(dim=0)
+    add_properties(copy, {FILE_PROFILE: served.in_file()})
+    add_properties(file, {FILE_PROFILE: served.model_copy(update=lacking).in_file()})
+    timed = {"cost": cost, "cost_factor": times.factor, "answer_time": times}
+    return served.model_copy(update=timed | {"priors_input": PriorsInput.of(file, written.priors_input)})
 
 
 def _fitted_on(calibration: Calibration, order: JobOrder, *, trained: bool) -> FittedOn:

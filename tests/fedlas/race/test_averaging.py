@@ -20,7 +20,7 @@ from fedlas.calibrators.feature_map import FeatureScaling
 from fedlas.classifier import Classifier
 from fedlas.errors import BadDataset
 from fedlas.importers import GraphClassifier, load_onnx
-from fedlas.race.averaging import Ensemble, cost_factor, cost_limit, count_multiply_adds
+from fedlas.race.averaging import Ensemble, cost_limit, count_multiply_adds, shared_bodies
 from fedlas.race.context import SplitOutputs
 from fedlas.race.results import CandidateResult, Finalist
 from fedlas.race.trainer import copy_head
@@ -93,15 +93,13 @@ def test_a_shared_body_changes_nothing_but_the_work() -> None:
     assert len(calls) == 1
 
 
-def test_what_it_costs() -> None:
-    """Two whole networks cost 2, three 3; heads on a body that is there cost their share of its multiplications."""
-    x, share = [inputs(2)], 8 * 4 / (6 * 8 + 8 * 4)
+def test_which_bodies_are_shared() -> None:
+    """Whole networks share none; a head stands on the body of a network before it, or of a head before it."""
     base, *others = heads(3)
-    assert cost_factor(networks(2), x) == 2.0
-    assert cost_factor(networks(3), x) == 3.0
-    assert cost_factor([base, *others], x) == pytest.approx(1 + 2 * share)
-    assert cost_factor([base, networks(2)[1], others[0]], x) == pytest.approx(2 + share)
-    assert cost_factor([networks(2)[1], *others], x) == pytest.approx(2 + share)
+    assert shared_bodies(networks(3)) == [False, False, False]
+    assert shared_bodies([base, *others]) == [False, True, True]
+    assert shared_bodies([base, networks(2)[1], others[0]]) == [False, False, True]
+    assert shared_bodies([networks(2)[1], *others]) == [False, False, True]
 
 
 def test_batches_and_several_inputs() -> None:
@@ -139,7 +137,7 @@ def test_the_average_joins_upload_and_refit() -> None:
     average = result.finalists["average"]
     network = average.classifier
     assert isinstance(network, Ensemble)
-    assert average.cost_factor == 2.0
+    assert average.networks == 2
     assert network.networks[0] is result.post_hoc.classifier
     assert "trained" in result.finalists
     logits = [predict_logits(one, test[0])[0] for one in network.networks]
@@ -166,7 +164,7 @@ def test_two_refits_are_averaged_where_three_networks_are_paid_for() -> None:
     """With a cost factor of 3 the two best candidates are trained on all rows."""
     average = race(HOT, HOT_PLUS, max_cost_factor=3.0).finalists["average"]
     assert {HOT.name, HOT_PLUS.name} <= set(average.result.hyperparameters["members"])
-    assert average.cost_factor == len(average.result.hyperparameters["members"])
+    assert average.networks == len(average.result.hyperparameters["members"])
 
 
 def finalist(network: Classifier, scope: str) -> Finalist:
@@ -276,12 +274,12 @@ def test_what_is_counted() -> None:
     assert counted == 2 * (2 * 4 * 16 * 16 * 8)
 
 
-def test_an_average_of_recurrent_networks_costs_its_members(tmp_path: Path) -> None:
-    """Two of them cost two, and another head on the same body costs next to nothing."""
+def test_recurrent_networks_share_a_body(tmp_path: Path) -> None:
+    """Two of them do not, and another head on the body of one does."""
     rows = torch.zeros(2, 7, dtype=torch.int64)
     first, second = (imported(Recurrent(nn.LSTM), (rows,), tmp_path) for _ in range(2))
-    assert cost_factor([first, second], [rows]) == 2.0
-    assert cost_factor([first, copy_head(first)], [rows]) == pytest.approx(1 + 48 / (7 * 64 * 24 + 48))
+    assert shared_bodies([first, second]) == [False, False]
+    assert shared_bodies([first, copy_head(first)]) == [False, True]
 
 
 def test_the_network_stays_as_it_is(tmp_path: Path) -> None:

@@ -149,16 +149,45 @@ def test_clean_splits_are_not_suspected(run: Run) -> None:
 
 def test_a_file_has_the_profile_of_its_record(run: Run) -> None:
     """All that serving reads is in the file, but what was measured, and its bytes are those that the record names."""
-    found = run(network(OVERCONFIDENT), world(), method="temperature")
+    found = run(network(OVERCONFIDENT), world(), method="temperature", outputs=["features", "typicality"])
     file, recorded = found.folder / "calibrated.onnx", found.answer["calibrated"]
     profile: Json = dict(file_profile(file))
-    about_the_record = {"warnings", "adjustments", "priors_input", "cost_factor", "trained_on"}
+    about_the_record = {"warnings", "adjustments", "priors_input", "cost_factor", "answer_time", "trained_on"}
     assert recorded.keys() - profile.keys() == about_the_record
     assert profile["guarantees"]["num_rows"] == SPLITS["guarantee"]
     assert profile["cost"].pop("measured")["rows"] == recorded["cost"].pop("measured")["rows"] == 256
     assert profile == {name: value for name, value in recorded.items() if name not in about_the_record}
     suffix = bytes.fromhex(recorded["priors_input"]["suffix"])
     assert sha256(file.read_bytes() + suffix).hexdigest() == recorded["priors_input"]["sha256"]
+
+
+@pytest.mark.parametrize("outputs", [[], ["typicality"], ["features"]])
+def test_a_file_computes_what_was_asked_for(run: Run, outputs: list[str]) -> None:
+    """The served copy computes everything, the file and its profile only what the job names, and both the same."""
+    data = world()
+    found = run(network(OVERCONFIDENT), data, method="temperature", outputs=outputs)
+    names, rows = ["logits", "probabilities", "confidence", *sorted(outputs)], {"x": data["x"][:50]}
+    lean, whole = (ort.InferenceSession(found.folder / f"{name}.onnx") for name in ("calibrated", "served"))
+    assert [output.name for output in lean.get_outputs()] == names
+    assert {output.name for output in whole.get_outputs()} == {*names, "features", "typicality"}
+    for name, answer in zip(names, lean.run(names, rows), strict=True):
+        np.testing.assert_array_equal(answer, whole.run([name], rows)[0])
+    profile = file_profile(found.folder / "calibrated.onnx")
+    assert (profile["features"]["dim"] > 0, profile["typicality"] is not None) == (
+        "features" in outputs,
+        "typicality" in outputs,
+    )
+    assert file_profile(found.folder / "served.onnx")["typicality"] == found.answer["calibrated"]["typicality"]
+
+
+def test_times_of_answers(run: Run) -> None:
+    """One row and 64 are timed beside the uploaded network, and the cost factor is the ratio for one row."""
+    made = run(network(OVERCONFIDENT), world(), method="temperature").answer["calibrated"]
+    times = made["answer_time"]
+    assert times["many_rows"] == 64
+    assert times["many_rows_us"] > times["one_row_us"] > 0
+    assert times["many_rows_uploaded_us"] > 0
+    assert made["cost_factor"] == pytest.approx(times["one_row_us"] / times["one_row_uploaded_us"], abs=0.01)
 
 
 def test_a_single_class_in_calibration_moves_no_label(run: Run) -> None:

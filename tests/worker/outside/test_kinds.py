@@ -127,6 +127,7 @@ def answer(folder: Path, *, verdict: str = "unchanged", significant: bool = Fals
     (folder / "report.json").write_text(REPORT)
     serves = "calibrated" if verdict in ("trained", "post_hoc") else "uploaded"
     (folder / "calibrated.onnx").write_bytes(b"onnx")
+    (folder / "served.onnx").write_bytes(b"onnx of all outputs")
     calibrated = MODEL_PROFILE if serves == "calibrated" else None
     found = {
         "verdict": verdict,
@@ -135,7 +136,7 @@ def answer(folder: Path, *, verdict: str = "unchanged", significant: bool = Fals
         "beats_simpler": False,
         "calibrated": calibrated,
     }
-    return {**found, "model": "calibrated.onnx", **names}
+    return {**found, "model": "calibrated.onnx", "served": "served.onnx", **names}
 
 
 def test_the_ledger_survives_deletion_and_reupload(bench: Bench, tmp_path: Path) -> None:

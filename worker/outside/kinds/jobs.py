@@ -266,9 +266,10 @@ def published(unit: UnitOfWork, name: str, job: tables.Job, served: tables.Model
     return Publication(name=name, version=version)
 
 
-def calibrated(parent: tables.Model, job: tables.Job, profile: ModelProfile, file: StagedFile) -> tables.Model:
+def calibrated(
+    parent: tables.Model, job: tables.Job, profile: ModelProfile, file: StagedFile, copy: StagedFile
+) -> tables.Model:
     """The record of the file that a job has made of its model; it is an ordinary model from here on."""
-    digest = file.keep()
     return tables.Model(
         id=new_id("mdl"),
         name=parent.name,
@@ -276,8 +277,8 @@ def calibrated(parent: tables.Model, job: tables.Job, profile: ModelProfile, fil
         origin="calibrated",
         status="ready",
         created_at=now(),
-        sha256=digest,
-        served_sha256=digest,
+        sha256=file.keep(),
+        served_sha256=copy.keep(),
         bytes=file.size,
         options={},
         profile=profile.stored(),
@@ -323,7 +324,7 @@ class Calibrate(JobKind[JobResult]):
             unit.jobs.add_warning(row, Notice(code="undetermined", message=_UNDETERMINED).stored())
         served = unit.models.get(row.model_id)
         if result.calibrated is not None:
-            served = unit.models.add(calibrated(served, row, result.calibrated, files["model"]))
+            served = unit.models.add(calibrated(served, row, result.calibrated, files["model"], files["served"]))
             if "seen_rows" in files:
                 served.seen_rows_sha256, served.seen_rows_key = files["seen_rows"].keep(), self._row_key
             model_record(unit, served).model_dump_json()  # raises where no list could show it
