@@ -35,7 +35,7 @@ from benchmarks.peers import make_peers  # noqa: E402
 from benchmarks.settings import SETTINGS  # noqa: E402
 
 Run = tuple[str, int, Path]
-SECTIONS = ("networks", "unseen", "forests", "untouched", "new-tables", "arena", "small", "large")
+SECTIONS = ("networks", "unseen", "forests", "untouched", "new-tables", "arena", "second-arena", "small", "large")
 STAGES = ("bases", "peers", "jobs", "refits", "scores")
 
 

@@ -109,7 +109,9 @@ def run_job(run: Run, job: str, folder: Path) -> None:
         shutil.copy(done.file, folder / "served.onnx")
     np.save(folder / "hidden.npy", probabilities(folder / "served.onnx", dict(np.load(base / "hidden_inputs.npz"))))
     (folder / "report.json").write_text(json.dumps(done.report, indent=1, ensure_ascii=False) + "\n")
-    (folder / "run.json").write_text(json.dumps(done.seconds | told_of(done.report)) + "\n")
+    (folder / "run.json").write_text(
+        json.dumps(done.seconds | told_of(done.report) | {"cost_factor": done.cost_factor}) + "\n"
+    )
     print(f"{name}, {job}: {done.seconds['job_seconds']:.0f} s", flush=True)
 
 
@@ -186,7 +188,7 @@ def of_job(folder: Path) -> Json:
     return {
         "served": told["served"],
         "networks": len(winner["hyperparameters"].get("members", ())) or 1,
-        "cost_factor": report["recipe"]["cost_factor"],
+        "cost_factor": told["cost_factor"],
         "nodes": number_of_nodes(folder / "served.onnx"),
         "budget_used": told["job_seconds"] / (60 * MINUTES),
         "skipped": "; ".join(one["name"] for one in report["candidates"] if one["status"] == "skipped"),

@@ -12,6 +12,7 @@ from benchmarks.data.arena_tables import ARENA_TABLES
 from benchmarks.data.common import Split
 from benchmarks.data.images import fashion, mnist
 from benchmarks.data.new_tables import NEW_TABLES
+from benchmarks.data.second_arena import SECOND_ARENA
 from benchmarks.data.tabular import CONFIRMATION, DEVELOPMENT, IN_KEEL, TABLES, tabular
 from benchmarks.data.text import debian_sections
 from benchmarks.data.untouched import UNTOUCHED
@@ -58,8 +59,8 @@ class Setting:
 
     Attributes:
         section: `networks` (the 29), `unseen` (the same with bases trained on other rows than the job gets), `forests`,
-            `untouched`, `new-tables`, `arena`, `small` (smaller networks, timed by `benchmarks.served`), or `large`,
-            which takes hours.
+            `untouched`, `new-tables`, `arena`, `second-arena`, `small` (smaller networks, timed by
+            `benchmarks.served`), or `large`, which takes hours.
         split: `split(seed)` loads and splits the data.
         seeds: those that are run unless others are asked for.
     """
@@ -149,5 +150,6 @@ SETTINGS: dict[str, Setting] = {
     **{name: _mlp(name, "untouched") for name in UNTOUCHED},
     **{name: _mlp(name, "new-tables") for name in NEW_TABLES},
     **{name: _mlp(name, "arena") for name in ARENA_TABLES},
+    **{name: _mlp(name, "second-arena") for name in SECOND_ARENA},
 }
 SETTINGS |= _unseen()

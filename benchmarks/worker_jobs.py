@@ -57,6 +57,7 @@ class WorkerJob:
     seconds: dict[str, float]
     file: Path
     splits: dict[str, int]
+    cost_factor: float | None
 
 
 def worker_job(upload: Path, dataset: Path, request: Json, scratch: Path, *, seen_by_model: str) -> WorkerJob:
@@ -80,6 +81,7 @@ def worker_job(upload: Path, dataset: Path, request: Json, scratch: Path, *, see
         seconds={key: round(value, 1) for key, value in seconds.items()},
         file=scratch / (model.served if result.calibrated is None else result.model),
         splits=dict(seen.profile.splits or {}),
+        cost_factor=None if result.calibrated is None else result.calibrated.cost_factor,
     )
 
 

@@ -285,7 +285,11 @@ class JobResult(Result):
 
     def files(self) -> dict[str, str]:
         not_left = (
-            {"model", "served", "seen_rows"} if self.calibrated is None else {"seen_rows"} if self.seen_rows is None else set()
+            {"model", "served", "seen_rows"}
+            if self.calibrated is None
+            else {"seen_rows"}
+            if self.seen_rows is None
+            else set()
         )
         return {name: file for name, file in super().files().items() if name not in not_left}
 

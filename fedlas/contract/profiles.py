@@ -29,7 +29,9 @@ _SUM_TOLERANCE = 1e-6
 #: The property of a calibrated file's metadata from which the file is served without its record.
 FILE_PROFILE = "fedlas_profile"
 _NOT_IN_FILE: dict[str, Any] = {
-    **dict.fromkeys(("warnings", "adjustments", "guarantees", "priors_input", "cost_factor", "answer_time", "trained_on"), True),
+    **dict.fromkeys(
+        ("warnings", "adjustments", "guarantees", "priors_input", "cost_factor", "answer_time", "trained_on"), True
+    ),
     "cost": {"measured": True},
 }
 
@@ -263,10 +265,10 @@ class AnswerTime(Document):
     """
 
     one_row_us: float = Field(description="Microseconds of an answer of one row.")
-    one_row_uploaded_us: float = Field(description="The same of the uploaded network.")
+    one_row_uploaded_us: float = Field(description="Microseconds of one row of the uploaded network.")
     many_rows: int = Field(description="Rows of the larger batch: 64, or fewer if the test rows are fewer.")
     many_rows_us: float = Field(description="Microseconds of that batch.")
-    many_rows_uploaded_us: float = Field(description="The same of the uploaded network.")
+    many_rows_uploaded_us: float = Field(description="Microseconds of that batch of the uploaded network.")
 
     @property
     def factor(self) -> float:

@@ -193,8 +193,12 @@ class ModelRecord(UploadedRecord):
     decisions: DecisionThresholds | None = Field(
         None, description="Thresholds per class that keep how often each is answered."
     )
-    cost_factor: float | None = Field(None, description="Time of an answer of one row, as a multiple of the uploaded network's.")
-    answer_time: AnswerTime | None = Field(None, description="Times of answers of one row and of 64; null where no job made it.")
+    cost_factor: float | None = Field(
+        None, description="Time of an answer of one row, as a multiple of the uploaded network's."
+    )
+    answer_time: AnswerTime | None = Field(
+        None, description="Times of answers of one row and of 64; null where no job made it."
+    )
 
 
 class StatusChange(Shape):
@@ -245,9 +249,7 @@ class JobRecord(RunRecord):
     budget: Budget = Field(default_factory=Budget, description="Time and candidates that may be spent.")
     expected_accuracy: float | None = Field(None, description="Accuracy of the uploaded model, as its owner knows it.")
     gate: GateOptions = Field(default_factory=GateOptions, description="The rule that decides which model is served.")
-    max_cost_factor: float | Auto = Field(
-        "auto", description="How many networks an answer may need."
-    )
+    max_cost_factor: float | Auto = Field("auto", description="How many networks an answer may need.")
     accept_warnings: list[str] = Field(default_factory=list, description="Codes of warnings that do not end the job.")
     publish_as: str | None = Field(None, description="The name of which the served model becomes a version.")
     publish_when: Annotated[PublishWhen, OPEN] | None = Field(
@@ -258,7 +260,9 @@ class JobRecord(RunRecord):
         None, description="How often each class occurs where the model is used, by class name."
     )
     webhook: WebhookReceiver | None = Field(None, description="The receiver of a message about the job's end.")
-    outputs: list[Annotated[OptionalOutput, OPEN]] = Field(default_factory=list, description="More outputs of the file.")
+    outputs: list[Annotated[OptionalOutput, OPEN]] = Field(
+        default_factory=list, description="More outputs of the file."
+    )
     accelerator: Annotated[Accelerator, OPEN] = Field("auto", description="The workers that may take the job.")
     dry_run: bool = Field(False, description="Whether the job only plans.")
     plan: Plan | None = Field(None, description="The result of a dry run; null in other jobs.")

@@ -186,8 +186,8 @@ class JobOptions(Strict):
     outputs: list[OptionalOutput] = Field(
         default_factory=list,
         max_length=2,
-        description="What the calibrated file computes beside `logits`, `probabilities` and `confidence`: `features`, "
-        "`typicality`. The service answers with both in any case.",
+        description="More outputs of the calibrated file, which computes `logits`, `probabilities` and `confidence`: "
+        "`features`, `typicality`. The service answers with both in any case.",
     )
     accelerator: Accelerator = Field(
         "auto",

@@ -269,8 +269,12 @@ def build_model(
         else:
             side_by_side = [graph.append("Flatten", [part], "fedlas_features", axis=1) for part in parts]
             graph.append("Concat", side_by_side, output=name, axis=1)
-    graph.append("Identity", logits[:1], output="logits")
-    calibrated = _append_calibrators(graph, classifier, calibrator, ["logits", *logits[1:]], flat)
+    if logits[0] in graph.producers():
+        graph.rename({logits[0]: "logits"})
+    else:
+        graph.append("Identity", logits[:1], output="logits")
+    named = ["logits" if name == logits[0] else name for name in logits]
+    calibrated = _append_calibrators(graph, classifier, calibrator, named, flat)
     given = b""
     if priors is not None:
         calibrated, given = append_priors(graph, priors, calibrated)

@@ -122,6 +122,8 @@ def _shown(verdict: GateVerdict, num_rows: int) -> str:
             "the average, which was preferred to it."
         )
     first, *simpler = verdict.served_claims
+    if all(one.low == one.high == 0 for one in first.comparisons):
+        return "The uploaded model keeps its own probabilities: on the calibration rows no calibrator is better."
     return " ".join(
         [_claimed(first, f"{start} %s {served}", f" ({score})"), *(_claimed(x, "They %s it") for x in simpler)]
     )

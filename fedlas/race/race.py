@@ -200,7 +200,8 @@ def _post_hoc(context: RaceContext, temperature: CrossFitted) -> tuple[CrossFitt
     selector, outputs, began = context.selector, context.outputs, time.perf_counter()
     pool = selector.calibrate(outputs.logits, outputs.features)
     finalists, uploaded = selector.finalists(pool, temperature), outputs.logits.astype(np.float64)
-    if selector.nll(finalists["post_hoc"].held_out) >= selector.nll(uploaded):  # it is calibrated already
+    # A method that was named stays, and so does what few rows allow.
+    if len(selector.names) > 1 and selector.nll(finalists["post_hoc"].held_out) >= selector.nll(uploaded):
         finalists = {"post_hoc": CrossFitted(Identity(), uploaded)}
     seconds = time.perf_counter() - began
     return pool, {

@@ -161,7 +161,10 @@ def headline(report: Report) -> str:
         else ""
     )
     warned = "; see the warnings" if report.notices else ""
-    return f"{VERDICT_TITLES.get(report.verdict, report.verdict)}{better}{apart}{warned}"
+    title = (
+        "Calibrated already" if _is_calibrated_already(report) else VERDICT_TITLES.get(report.verdict, report.verdict)
+    )
+    return f"{title}{better}{apart}{warned}"
 
 
 def served_sentence(report: Report) -> str:
@@ -198,7 +201,7 @@ def verdict_sentence(report: Report) -> str:
     if report.serves != "calibrated":
         return next(iter(report.gate.sentences), f"Served is {_served(report)}.")
     if _is_calibrated_already(report):
-        return f"Served is {_served(report)}: on the calibration rows no calibrator is better, so it is calibrated already."
+        return f"Served is {_served(report)}: no calibrator is better on the calibration rows."
     rows = f"{report.num_test_rows:,} test rows"
     if not report.significant:
         return (

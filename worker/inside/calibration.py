@@ -68,7 +68,7 @@ _TRAINS = ("train", "calibration")
 
 
 def calibrate(order: JobOrder, files: Files, folder: Path, emit: Emit) -> JobResult:
-    """Run one job and return what came of it; the file, its served copy, the report, its page and diagram lie in `folder`."""
+    """Run one job and return what came of it; the file, its served copy and the report lie in `folder`."""
     progress = JobProgress()
     with JobEvents(emit, progress) as tell:
         tell.on_stage("inspecting")
@@ -224,8 +224,7 @@ def _export(calibration: Calibration, upload: GraphClassifier, folder: Path, ord
     """Write the file with the outputs that were asked for, and the served copy, which has all."""
     from fedlas.export.graph import add_properties
     from fedlas.importers.onnx.train.adjustments import CLASSES_NUMBERED
-    from worker.inside.answer_time import time_answers
-    from worker.inside.serving_cost import measured
+    from worker.inside.serving_cost import measured, time_answers
 
     file, copy, asked = folder / _FILE, folder / _SERVED, order.request.outputs
     finalist, names, profile = calibration.finalist, calibration.dataset.class_names, order.model.profile

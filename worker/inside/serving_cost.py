@@ -1,5 +1,7 @@
 """The serving cost of a served copy, measured on made-up rows inside the sandbox: how long its largest batch takes.
 
+Also the time of an answer: the calibrated file beside the uploaded network, in plain ONNX Runtime on one thread.
+
 Values may decide how long a graph runs (denormal numbers, sorted rows, limits that are reached), so that zeros alone
 say nothing; what the model refuses, tokens beyond its vocabulary say, is left out.
 """
@@ -9,14 +11,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 
-from fedlas.contract.profiles import MeasuredBatch, ServingCost, TensorSpec
+from fedlas.contract.profiles import AnswerTime, MeasuredBatch, ServingCost, TensorSpec
 from fedlas.data.dataset import Array
+from fedlas.importers import GraphClassifier
 from fedlas.importers.onnx.cost.serving_cost import serving_cost
 from fedlas.importers.onnx.graph import Graph
+from fedlas.importers.onnx.runtime import open_session as open_plainly
 from service.predict.engine.session import open_session
 
 #: Makes an array of this shape and type.
@@ -33,6 +39,14 @@ _MAX_BYTES = 2**27
 #: Sizes below are channels or the like, which do not become longer.
 _MIN_LENGTH = 8
 _WHOLE = (2**63 - 1, 2**31 - 1, 30_000, 1_000, 100, 1)
+
+#: Rows of the larger batch whose time is told, rounds in which file and upload take turns, and the calls of a round,
+#: fewer if they take longer.
+_MANY_ROWS = 64
+_ROUNDS = 15
+_MAX_CALLS = 50
+_ROUND_S = 0.005
+_SLOW_S = 0.1
 
 
 def measured(path: Path, inputs: Sequence[TensorSpec], lengths: Mapping[str, int], cost: ServingCost) -> ServingCost:
@@ -138,3 +152,42 @@ def _filled(shape: Sequence[int], dtype: str, *, sign: int = 1, whole: int = 1, 
         return np.ones(shape, kind)
     info = np.iinfo(kind)
     return np.full(shape, max(info.min, min(info.max, sign * whole)), kind)
+
+
+def time_answers(upload: GraphClassifier, file: Path, inputs: Sequence[Array]) -> AnswerTime:
+    """Time one row and up to 64 of `inputs`, one array (N, …) per input of the network."""
+    graph = upload.graph()
+    graph.prune([upload.logits_name])
+    uploaded_file = graph.to_model([onnx.ValueInfoProto(name=upload.logits_name)]).SerializeToString()
+    sessions = [open_plainly(source, threads=1) for source in (uploaded_file, file)]
+    first = [np.asarray(array[:_MANY_ROWS], spec.dtype) for spec, array in zip(upload.inputs, inputs, strict=True)]
+    rows = {spec.name: array for spec, array in zip(upload.inputs, first, strict=True)}
+    (uploaded, calibrated), (uploaded_many, calibrated_many) = (
+        _in_turn(sessions, {name: array[:count] for name, array in rows.items()}) for count in (1, _MANY_ROWS)
+    )
+    return AnswerTime(
+        one_row_us=calibrated,
+        one_row_uploaded_us=uploaded,
+        many_rows=len(first[0]),
+        many_rows_us=calibrated_many,
+        many_rows_uploaded_us=uploaded_many,
+    )
+
+
+def _in_turn(sessions: Sequence[ort.InferenceSession], rows: Mapping[str, Array]) -> list[float]:
+    """Microseconds of each session: the median over rounds of the median of its calls."""
+    slowest = max(_seconds(session, rows, 3) for session in sessions)  # the first calls allocate
+    calls = max(1, min(_MAX_CALLS, int(_ROUND_S / slowest)))
+    rounds = [
+        [_seconds(session, rows, calls) for session in sessions] for _ in range(_ROUNDS if slowest < _SLOW_S else 3)
+    ]
+    return [round(1e6 * median(taken), 1) for taken in zip(*rounds, strict=True)]
+
+
+def _seconds(session: ort.InferenceSession, rows: Mapping[str, Array], calls: int) -> float:
+    taken = []
+    for _ in range(calls):
+        began = time.perf_counter()
+        session.run(None, rows)
+        taken.append(time.perf_counter() - began)
+    return median(taken)

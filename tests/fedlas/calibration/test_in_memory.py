@@ -174,7 +174,9 @@ def test_features_are_tapped_by_name(network: nn.Module, tmp_path: Path) -> None
     found = fedlas.calibrate(fedlas.ModelSource(network, features="0"), *given, method="post_hoc", options=QUICK)
     with torch.no_grad():
         expected = network[0](torch.from_numpy(X[:5])).numpy()  # type: ignore[index]
-    np.testing.assert_allclose(runtime(found.save(tmp_path / "m.onnx"), X[:5], "features"), expected, atol=1e-5)
+    np.testing.assert_allclose(
+        runtime(found.save(tmp_path / "m.onnx", outputs=["features"]), X[:5], "features"), expected, atol=1e-5
+    )
 
 
 def test_a_frame_with_drawn_splits_calibrates_a_pipeline(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 from onnx import helper, numpy_helper
+from scipy.special import softmax
 
 from fedlas.contract.options import DatasetOptions, ModelOptions
 from fedlas.contract.requests import JobRequest
@@ -135,6 +136,19 @@ def test_wrong_calibration_labels_promote_nothing(run: Run, layer: tuple[Array, 
     assert found.value("temperature", "brier") > found.value("uploaded", "brier")
     assert found.answer["verdict"] == "unchanged"
     assert "labels of calibration rows are wrong" in found.said
+
+
+def test_what_is_calibrated_already_keeps_its_probabilities(run: Run) -> None:
+    """No calibrator is better out of fold than the true probabilities: they are served as they are, with promises."""
+    data = world()
+    found = run(network(TRUTH), data)
+    assert found.report["recipe"]["calibrator"]["name"] == "identity"
+    rows = data["x"][data["split"] == "test"]
+    true = softmax(rows.astype(np.float64) @ TRUTH[0] + TRUTH[1], axis=1)
+    np.testing.assert_allclose(found.probs(rows), true, atol=1e-6)
+    assert "The uploaded model keeps its own probabilities" in found.said
+    assert "no calibrator is better on the calibration rows" in (found.folder / "report.html").read_text()
+    assert found.answer["calibrated"]["guarantees"]["num_rows"] == SPLITS["guarantee"]
 
 
 def test_clean_splits_are_not_suspected(run: Run) -> None:

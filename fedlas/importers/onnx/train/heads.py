@@ -145,8 +145,10 @@ def _leads_to(graph: Graph, other: Head, head: Head) -> bool:
         return False
     if other.frontier == head.frontier and head.kind == "probabilities":
         return True
-    nodes = graph.cone([head.logits], stop=[other.logits])
-    return all(name not in graph.input_names for node in nodes for name in node.input) and bool(nodes)
+    # A calibrator of ours may read the features beside the logits, whose classes are its own.
+    beside = other.frontier if other.columns == head.columns else ()
+    read = {name for node in graph.cone([head.logits], stop=[other.logits, *beside]) for name in node.input}
+    return other.logits in read and read.isdisjoint(graph.input_names)
 
 
 def _is_plain(graph: Graph, logits: str, frontier: Sequence[str]) -> bool:
