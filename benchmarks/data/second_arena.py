@@ -9,7 +9,7 @@ benchmarks.arena --settings second-arena --fine-tuned`). Passed over is
 - a table whose upload with seed 0 is right on more than 97 % of the calibration rows (`TOO_EASY`, which is written once
   these have been trained, before anything is calibrated on one).
 
-What is left of these fifty is scored once, with seeds 0, 1 and 2: the first forty, or all if they are fewer.
+What is left of these fifty, 37 tables, is scored once, with seeds 0, 1 and 2; the rule lets no other in.
 """
 
 from __future__ import annotations
@@ -67,5 +67,20 @@ IN_ORDER: dict[str, str] = {
     "plm-Parity": "country",
     "wooldridge-bwght2": "foth",
 }
-TOO_EASY: tuple[str, ...] = ()
-SECOND_ARENA = tuple(name for name in IN_ORDER if name not in TOO_EASY)[:40]
+#: Passed over once the uploads of seed 0 had been trained (right on 97.2 % to 100 %); nothing else had been run then.
+TOO_EASY: tuple[str, ...] = (
+    "causaldata-adult_services",
+    "plm-Wages",
+    "Stat2Data-Gunnels",
+    "Ecdat-Car",
+    "wooldridge-airfare",
+    "ordinal-soup",
+    "sandwich-InstInnovation",
+    "causaldata-abortion",
+    "carData-KosteckiDillon",
+    "wooldridge-gpa2",
+    "geepack-muscatine",
+    "wooldridge-fertil2",
+    "wooldridge-bwght2",
+)
+SECOND_ARENA = tuple(name for name in IN_ORDER if name not in TOO_EASY)
