@@ -251,7 +251,7 @@ class Page(Shape, Generic[Item]):
 
     data: list[Item] = Field(description="The records of this page.")
     has_more: bool = Field(description="Whether older records follow.")
-    next: str | None = Field(None, description="The value of `after` for the next page; null on the last one.")
+    next: str | None = Field(None, description="The `after` of the next page; null on the last one.")
 
     @classmethod
     def model_parametrized_name(cls, params: tuple[Any, ...]) -> str:

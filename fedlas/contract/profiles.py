@@ -30,7 +30,7 @@ _SUM_TOLERANCE = 1e-6
 FILE_PROFILE = "fedlas_profile"
 _NOT_IN_FILE: dict[str, Any] = {
     **dict.fromkeys(
-        ("warnings", "adjustments", "guarantees", "priors_input", "cost_factor", "answer_time", "trained_on"), True
+        ("warnings", "adjustments", "guarantees", "priors_input", "cost_factor", "answer_times", "trained_on"), True
     ),
     "cost": {"measured": True},
 }
@@ -259,20 +259,11 @@ class ServingCost(Document):
 
 
 class AnswerTime(Document):
-    """The time of an answer in plain ONNX Runtime on one thread: of the calibrated file, and of the uploaded network.
+    """Microseconds of a batch in plain ONNX Runtime on one thread: the file, and in turn the uploaded network."""
 
-    Both take turns in one process; each time is a median over rounds.
-    """
-
-    one_row_us: float = Field(description="Microseconds of an answer of one row.")
-    one_row_uploaded_us: float = Field(description="Microseconds of one row of the uploaded network.")
-    many_rows: int = Field(description="Rows of the larger batch: 64, or fewer if the test rows are fewer.")
-    many_rows_us: float = Field(description="Microseconds of that batch.")
-    many_rows_uploaded_us: float = Field(description="Microseconds of that batch of the uploaded network.")
-
-    @property
-    def factor(self) -> float:
-        return round(self.one_row_us / self.one_row_uploaded_us, 2)
+    rows: int = Field(description="Rows of the batch: 1 or 64.")
+    us: float = Field(description="Time of the calibrated file.")
+    uploaded_us: float = Field(description="Time of the uploaded network.")
 
 
 class OutputSpec(Document):
@@ -359,7 +350,7 @@ class ModelProfile(Document):
     priors_input: PriorsInput | None = Field(None, description="Null where no job has calibrated the model.")
     decisions: DecisionThresholds | None = None
     cost_factor: float | None = None
-    answer_time: AnswerTime | None = None
+    answer_times: list[AnswerTime] = Field(default_factory=list)
     cost: ServingCost | None = None
     scores: ScoreServing | None = Field(None, description="The promise and band of one score or several signals.")
     trained_on: list[FittedOn] = Field(default_factory=list)

@@ -39,7 +39,6 @@ from fedlas.contract.requests import (
     GateOptions,
     Hyperparameters,
     Method,
-    OptionalOutput,
     PublishWhen,
     QueueLimit,
 )
@@ -196,9 +195,7 @@ class ModelRecord(UploadedRecord):
     cost_factor: float | None = Field(
         None, description="Time of an answer of one row, as a multiple of the uploaded network's."
     )
-    answer_time: AnswerTime | None = Field(
-        None, description="Times of answers of one row and of 64; null where no job made it."
-    )
+    answer_times: list[AnswerTime] = Field(default_factory=list, description="Times of one row and of 64.")
 
 
 class StatusChange(Shape):
@@ -260,9 +257,7 @@ class JobRecord(RunRecord):
         None, description="How often each class occurs where the model is used, by class name."
     )
     webhook: WebhookReceiver | None = Field(None, description="The receiver of a message about the job's end.")
-    outputs: list[Annotated[OptionalOutput, OPEN]] = Field(
-        default_factory=list, description="More outputs of the file."
-    )
+    outputs: list[str] = Field(default_factory=list, description="More outputs of the calibrated file.")
     accelerator: Annotated[Accelerator, OPEN] = Field("auto", description="The workers that may take the job.")
     dry_run: bool = Field(False, description="Whether the job only plans.")
     plan: Plan | None = Field(None, description="The result of a dry run; null in other jobs.")

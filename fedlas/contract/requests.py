@@ -153,31 +153,30 @@ class JobOptions(Strict):
         None,
         ge=0,
         le=1,
-        description="Accuracy of the uploaded model, as its owner knows it; missed by more than 0.05 on the rows sent, "
-        "the job fails with `baseline_mismatch`.",
+        description="Accuracy of the uploaded model, as its owner knows it; missed by more than 0.05, the job fails "
+        "with `baseline_mismatch`.",
     )
     gate: GateOptions = Field(default_factory=GateOptions, description="The rule that decides which model is served.")
     max_cost_factor: CostFactor | Auto = Field(
         "auto",
-        description="The networks that an answer may need, which an average is of; `auto`: 3 where the model is small "
-        "(an average of three answers a row in less than a millisecond), else 1.",
+        description="How many networks an answer may need; `auto`: 3 where three answer a row in less than a "
+        "millisecond, else 1.",
     )
     publish_as: PublishedName | None = Field(
         None, description="The name under which the served model answers; each job adds a version."
     )
     publish_when: PublishWhen | None = Field(
         None,
-        description="When a version that answers already is replaced. `calibrated`: where something else than the "
-        "uploaded model is served; `significant`, and null: where test rows show it to be better than that model. A "
-        "new name always gets its first version.",
+        description="When a version that answers already is replaced. `calibrated`: if anything but the uploaded "
+        "model is served; `significant`, and null: if test rows show it to be better.",
     )
     cancel_after: QueueLimit | None = Field(
-        None, description="A job that has not begun by then is cancelled; null: it waits for as long as it takes."
+        None, description="A job that has not begun by then is cancelled; null: it waits."
     )
     class_priors: GivenPriors = Field(
         None,
-        description="How often each class occurs where the model is used, by class name; sums to 1. Its answers are "
-        "for these priors; report and guarantees keep those of the dataset.",
+        description="How often each class occurs where the model is used, by class name; sums to 1. Report and "
+        "guarantees keep the dataset's.",
     )
     accept_warnings: list[WarningCode] = Field(
         default_factory=list, max_length=20, description="Codes of warnings that shall not end the job."
@@ -186,17 +185,16 @@ class JobOptions(Strict):
     outputs: list[OptionalOutput] = Field(
         default_factory=list,
         max_length=2,
-        description="More outputs of the calibrated file, which computes `logits`, `probabilities` and `confidence`: "
-        "`features`, `typicality`. The service answers with both in any case.",
+        description="More outputs of the calibrated file.",
     )
     accelerator: Accelerator = Field(
         "auto",
-        description="`gpu`: waits for a worker with a GPU; `auto`: takes the first free worker, on its best device.",
+        description="`gpu`: waits for a worker with a GPU; `auto`: takes the first free worker.",
     )
     metadata: dict[Annotated[str, Field(min_length=1, max_length=64)], Annotated[str, Field(max_length=512)]] = Field(
         default_factory=dict,
         max_length=50,
-        description="Pairs that the record repeats: 50 at most, names of 1 to 64 and values of 512 characters.",
+        description="Pairs that the record repeats, 50 at most.",
     )
     dry_run: bool = Field(False, description="Check everything and estimate; train and publish nothing.")
 

@@ -263,7 +263,7 @@ def _export(calibration: Calibration, upload: GraphClassifier, folder: Path, ord
         lacking["features"] = profile.features.changed(dim=0)
     add_properties(copy, {FILE_PROFILE: served.in_file()})
     add_properties(file, {FILE_PROFILE: served.model_copy(update=lacking).in_file()})
-    timed = {"cost": cost, "cost_factor": times.factor, "answer_time": times}
+    timed = {"cost": cost, "cost_factor": round(times[0].us / times[0].uploaded_us, 2), "answer_times": times}
     return served.model_copy(update=timed | {"priors_input": PriorsInput.of(file, written.priors_input)})
 
 

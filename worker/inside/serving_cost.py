@@ -154,7 +154,7 @@ def _filled(shape: Sequence[int], dtype: str, *, sign: int = 1, whole: int = 1, 
     return np.full(shape, max(info.min, min(info.max, sign * whole)), kind)
 
 
-def time_answers(upload: GraphClassifier, file: Path, inputs: Sequence[Array]) -> AnswerTime:
+def time_answers(upload: GraphClassifier, file: Path, inputs: Sequence[Array]) -> list[AnswerTime]:
     """Time one row and up to 64 of `inputs`, one array (N, …) per input of the network."""
     graph = upload.graph()
     graph.prune([upload.logits_name])
@@ -162,16 +162,11 @@ def time_answers(upload: GraphClassifier, file: Path, inputs: Sequence[Array]) -
     sessions = [open_plainly(source, threads=1) for source in (uploaded_file, file)]
     first = [np.asarray(array[:_MANY_ROWS], spec.dtype) for spec, array in zip(upload.inputs, inputs, strict=True)]
     rows = {spec.name: array for spec, array in zip(upload.inputs, first, strict=True)}
-    (uploaded, calibrated), (uploaded_many, calibrated_many) = (
-        _in_turn(sessions, {name: array[:count] for name, array in rows.items()}) for count in (1, _MANY_ROWS)
-    )
-    return AnswerTime(
-        one_row_us=calibrated,
-        one_row_uploaded_us=uploaded,
-        many_rows=len(first[0]),
-        many_rows_us=calibrated_many,
-        many_rows_uploaded_us=uploaded_many,
-    )
+    times = []
+    for count in (1, len(first[0])):
+        uploaded_us, us = _in_turn(sessions, {name: array[:count] for name, array in rows.items()})
+        times.append(AnswerTime(rows=count, us=us, uploaded_us=uploaded_us))
+    return times
 
 
 def _in_turn(sessions: Sequence[ort.InferenceSession], rows: Mapping[str, Array]) -> list[float]:

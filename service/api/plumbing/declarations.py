@@ -94,7 +94,7 @@ def operation(
         named[304] = ["ETag"]
     responses: dict[str, Any] = {str(status): {"headers": header_references(names)} for status, names in named.items()}
     if tagged:
-        responses["304"]["description"] = "The content still has the tag that was sent."
+        responses["304"]["description"] = "The content has that tag still."
     if content is not None:
         responses.setdefault("200", {})["content"] = content
     if ranges:

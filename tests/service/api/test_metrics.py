@@ -245,7 +245,11 @@ def test_control_tells_of_all_processes(tmp_path: Path) -> None:
     counts.met("serving-1", 1)
     counts.tell("serving-1", Snapshot(other.own(), other.own_gauges()).encode())
     metrics.others = counts.others
-    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, preexec_fn=die_with_parent())
+    process = subprocess.Popen(
+        [sys.executable, "-c", "input(1)"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, preexec_fn=die_with_parent()
+    )
+    assert process.stdout is not None
+    process.stdout.read(1)  # before it runs it has no memory of its own
     exposition = Exposition(
         metrics,
         processes=lambda: {"CUDAExecutionProvider": 2, "CPUExecutionProvider": 1},

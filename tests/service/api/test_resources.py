@@ -133,6 +133,7 @@ def test_a_job_echoes_its_order(api: Api) -> None:
         "cancel_after": {"minutes": 5.0},
         "class_priors": {"a": 0.25, "b": 0.75},
         "accept_warnings": ["label_order"],
+        "outputs": ["typicality"],
         "accelerator": "gpu",
         "metadata": {"team": "x"},
         "dry_run": True,
