@@ -20,6 +20,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from fedlas.calibrators import Calibrator, Identity, LogPool
@@ -53,9 +54,35 @@ _ROWS = 2
 @torch.no_grad()
 def count_multiply_adds(function: Callable[..., Any], *inputs: Tensor) -> tuple[Any, int]:
     """Outputs of a network or a part of it on these inputs, and the multiply-adds that it took."""
-    with FlopCounterMode(display=False, custom_mapping=_formulas()) as counter:
+    with _CountingMode(FlopCounterMode(display=False, custom_mapping=_formulas()).flop_registry) as counter:
         result = function(*inputs)
-    return result, counter.get_total_flops() // 2
+    return result, counter.operations // 2
+
+
+class _Counting:
+    """Carries out each operation and counts it: as it is where it has a formula, else as those it is made of."""
+
+    # A base beside `TorchDispatchMode`, which wraps this method of its own heirs with the compiler.
+
+    def __init__(self, formulas: Formulas) -> None:
+        super().__init__()
+        self.operations, self._formulas = 0, formulas
+
+    def __torch_dispatch__(
+        self: Any, func: Any, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        with self:
+            result = func.decompose(*args, **kwargs)
+        if result is NotImplemented:
+            result = func(*args, **kwargs)
+            if (formula := self._formulas.get(func.overloadpacket)) is not None:
+                self.operations += formula(*args, **kwargs, out_val=result)
+        return result
+
+
+class _CountingMode(_Counting, TorchDispatchMode):
+    """Counts the operations of what is computed in its context."""
 
 
 def _formulas() -> Formulas:

@@ -22,7 +22,7 @@ HOSTILE = [
     "<script>alert(1)</script>", "</style><img src=x onerror=alert(2)>", '"><b>', "&lt;b&gt;", "five", "six", "seven",
     "eight", "nine", "ten",
 ]  # fmt: skip
-QUICK = {"method": "temperature", "budget": {"minutes": 1, "candidates": 1}}
+QUICK = {"method": "temperature", "budget": {"minutes": 1, "candidates": 1}, "outputs": ["typicality"]}
 
 
 def words(**counts: int) -> made.Array:
