@@ -120,7 +120,7 @@ def _calibrated(
 def _options(request: Request) -> CalibrationOptions:
     from fedlas.calibration import CalibrationOptions
 
-    fields = dict(request.fields)
+    fields = {name: value for name, value in request.fields.items() if name != "outputs"}  # those are of the file
     limits = fields.pop("budget", {})
     try:
         budget: dict[str, Any] = {"budget": float(limits["minutes"])} if "minutes" in limits else {}

@@ -6,6 +6,7 @@ import json
 import subprocess
 from pathlib import Path
 
+import onnx
 import pytest
 
 from fedlas.client import Client
@@ -38,11 +39,11 @@ def test_a_calibrator_gates(here: Here, scores: str, code: int, tmp_path: Path) 
     ],
 )
 def test_a_local_job_gates(files: Path, tmp_path: Path, rows: str, options: list[str], code: int, verdict: str) -> None:
-    """`--local` needs no server, ends with the same codes, and leaves the same files."""
+    """`--local` needs no server, ends with the same codes, and leaves the same files, with the outputs asked for."""
     out, report = tmp_path / "calibrated.onnx", tmp_path / "report.json"
     done = fedlas(
         *("calibrate", files / "sharp.onnx", files / rows, "--local", "--method", "temperature", "--json"),
-        *("--out", out, "--report", report, *options),
+        *("--out", out, "--report", report, "--job", '{"outputs": ["typicality"]}', *options),
         variables={"FEDLAS_URL": "http://127.0.0.1:1"},
     )
     document = json.loads(done.stdout)
@@ -51,6 +52,7 @@ def test_a_local_job_gates(files: Path, tmp_path: Path, rows: str, options: list
     assert document["subject"]["model"]["name"] == "sharp.onnx"
     assert out.exists()
     if code == 0 and verdict == "post_hoc":
+        assert "typicality" in {output.name for output in onnx.load(out).graph.output}
         assert fedlas("predict", out, "-", "-q", stdin=b"[[3, 0, 0], [0, 0, 3]]").stdout.split() == ["0", "2"]
 
 
