@@ -187,21 +187,6 @@ class Ensemble(Classifier):
         return []
 
 
-def shared_bodies(members: Sequence[Classifier]) -> list[bool]:
-    """True for each member that shares its body with one before it."""
-    return [any(_share_body(one, other) for other in members[:number]) for number, one in enumerate(members)]
-
-
-def _share_body(one: Classifier, other: Classifier) -> bool:
-    """True where two networks differ in their heads alone, and both have one."""
-    heads = [{id(parameter) for parameter in network.head_parameters()} for network in (one, other)]
-    bodies = [
-        {id(part) for part in (*network.parameters(), *network.buffers())} - head
-        for network, head in zip((one, other), heads, strict=True)
-    ]
-    return all(heads) and bodies[0] == bodies[1]
-
-
 def worth_a_refit(
     post_hoc: Doubles, own: Sequence[CrossFitted], trials: Sequence[Trial], selector: CalibratorSelector, *, mixed: bool
 ) -> list[Trial]:
@@ -244,7 +229,8 @@ def average(
         return None
     networks = [one.classifier for one, _ in chosen]
     shares_body = all(one.result.scope == "head" for one in refits)
-    whole = shared_bodies(networks).count(False)  # seen before they are moved, which gives each buffers of its own
+    scopes = [one.result.scope for one, _ in chosen]
+    whole = scopes.count("all") + any(scope != "all" for scope in scopes)  # the upload's body serves every head, too
     network = Ensemble(networks, [pool for _, pool in chosen], shares_body=shares_body).to("cpu").eval()
     settings: Settings = {
         "members": [one.result.name for one, _ in chosen],

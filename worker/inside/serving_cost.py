@@ -9,6 +9,7 @@ say nothing; what the model refuses, tokens beyond its vocabulary say, is left o
 from __future__ import annotations
 
 import time
+import timeit
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -180,9 +181,4 @@ def _in_turn(sessions: Sequence[ort.InferenceSession], rows: Mapping[str, Array]
 
 
 def _seconds(session: ort.InferenceSession, rows: Mapping[str, Array], calls: int) -> float:
-    taken = []
-    for _ in range(calls):
-        began = time.perf_counter()
-        session.run(None, rows)
-        taken.append(time.perf_counter() - began)
-    return median(taken)
+    return median(timeit.repeat(lambda: session.run(None, rows), number=1, repeat=calls))

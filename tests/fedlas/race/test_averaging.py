@@ -20,9 +20,10 @@ from fedlas.calibrators.feature_map import FeatureScaling
 from fedlas.classifier import Classifier
 from fedlas.errors import BadDataset
 from fedlas.importers import GraphClassifier, load_onnx
-from fedlas.race.averaging import Ensemble, cost_limit, count_multiply_adds, shared_bodies
+from fedlas.race.averaging import Ensemble, average, cost_limit, count_multiply_adds
+from fedlas.race.calibrator_selection import CalibratorSelector
 from fedlas.race.context import SplitOutputs
-from fedlas.race.results import CandidateResult, Finalist
+from fedlas.race.results import CandidateResult, CrossFitted, Finalist
 from fedlas.race.trainer import copy_head
 from fedlas.training.fit import predict_logits
 from tests.helpers.networks import Bert, Cnn, Inputs, export, images, mlp, table, texts
@@ -93,13 +94,22 @@ def test_a_shared_body_changes_nothing_but_the_work() -> None:
     assert len(calls) == 1
 
 
-def test_which_bodies_are_shared() -> None:
-    """Whole networks share none; a head stands on the body of a network before it, or of a head before it."""
-    base, *others = heads(3)
-    assert shared_bodies(networks(3)) == [False, False, False]
-    assert shared_bodies([base, *others]) == [False, True, True]
-    assert shared_bodies([base, networks(2)[1], others[0]]) == [False, False, True]
-    assert shared_bodies([networks(2)[1], *others]) == [False, False, True]
+@pytest.mark.parametrize(
+    ("scopes", "needed"),
+    [(["head"], 1), (["head", "head"], 1), (["all"], 2), (["all", "head"], 2), (["all", "all"], 3)],
+)
+def test_how_many_networks_an_answer_needs(scopes: list[str], needed: int) -> None:
+    """The upload and heads on its body are one network, and each network that was trained whole is one more."""
+    rng, targets = np.random.default_rng(0), np.arange(600) % 4
+    signal = 2.0 * np.eye(4)[targets]
+    held_out = [signal + rng.normal(size=(600, 4)) for _ in range(1 + len(scopes))]
+    bodies = itertools.chain(heads(3)[1:], networks(3)[1:])
+    members = [(heads(1)[0], "none"), *((next(bodies), scope) for scope in scopes)]
+    line = [replace(finalist(one, scope), held_out=h) for (one, scope), h in zip(members, held_out, strict=True)]
+    selector = CalibratorSelector(targets, ("temperature",), False)
+    found = average(line[0], [CrossFitted(Identity(), held_out[0])], line[1:], selector)
+    assert found is not None
+    assert found.networks == needed
 
 
 def test_batches_and_several_inputs() -> None:
@@ -272,14 +282,6 @@ def test_what_is_counted() -> None:
     query = torch.randn(2, 4, 16, 8)
     _, counted = count_multiply_adds(scaled_dot_product_attention, query, query, query)
     assert counted == 2 * (2 * 4 * 16 * 16 * 8)
-
-
-def test_recurrent_networks_share_a_body(tmp_path: Path) -> None:
-    """Two of them do not, and another head on the body of one does."""
-    rows = torch.zeros(2, 7, dtype=torch.int64)
-    first, second = (imported(Recurrent(nn.LSTM), (rows,), tmp_path) for _ in range(2))
-    assert shared_bodies([first, second]) == [False, False]
-    assert shared_bodies([first, copy_head(first)]) == [False, True]
 
 
 def test_the_network_stays_as_it_is(tmp_path: Path) -> None:
