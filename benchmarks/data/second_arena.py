@@ -9,7 +9,7 @@ benchmarks.arena --settings second-arena --fine-tuned`). Passed over is
 - a table whose upload with seed 0 is right on more than 97 % of the calibration rows (`TOO_EASY`, which is written once
   these have been trained, before anything is calibrated on one).
 
-What is left of these fifty, 37 tables, is scored once, with seeds 0, 1 and 2; the rule lets no other in.
+The 37 tables that are left are scored once, with seeds 0, 1 and 2; no other table passes the rule.
 """
 
 from __future__ import annotations

@@ -41,8 +41,7 @@ _MAX_BYTES = 2**27
 _MIN_LENGTH = 8
 _WHOLE = (2**63 - 1, 2**31 - 1, 30_000, 1_000, 100, 1)
 
-#: Rows of the larger batch whose time is told, rounds in which file and upload take turns, and the calls of a round,
-#: fewer if they take longer.
+#: Rows of the larger timed batch; rounds in which file and upload take turns; calls in a round, fewer if they are slow.
 _MANY_ROWS = 64
 _ROUNDS = 15
 _MAX_CALLS = 50
