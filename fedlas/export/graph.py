@@ -2,8 +2,8 @@
 
 Standard outputs: `logits` (N, K) before any calibrator, `probabilities` (N, K) after it, `confidence` (N,) their
 maximum, `features` (N, D); where it was fitted also `typicality` (N,). `save` leaves the last two out unless they are
-asked for. Of an ensemble `logits` and `features` are the first member's. All are float32, the number of rows is free, inputs, IR version and opset are the upload's. What the
-guarantee rows allow to promise is in the file's metadata.
+asked for. Of an ensemble `logits` and `features` are the first member's. All are float32, the number of rows is free,
+inputs, IR version and opset are the upload's. What the guarantee rows allow to promise is in the file's metadata.
 With a deployment the logits are shifted to its class priors, the constant `class_priors` (K,) (IR version 4 at least),
 of which `priors_input` makes an input; the metadata has the priors and the thresholds of decisions.
 
