@@ -321,12 +321,16 @@ def test_a_silent_broker_delays_nothing(site: Site) -> None:
         site.broker.process.send_signal(signal.SIGSTOP)
         try:
             site.awaits(add_dataset(site.registry, ROWS))
+            until(lambda: not descendants_of(lonely.process.pid), what="the child before has ended")
             long = add_dataset(site.registry, MANY_ROWS)
+            # The signal may be heard seconds late if the worker waits for the broker: no child must end before.
+            stopped: set[int] = set()
+            while not stopped or descendants_of(lonely.process.pid) - stopped:
+                for child in until(lambda: descendants_of(lonely.process.pid) - stopped, what="a child has begun"):
+                    with suppress(ProcessLookupError):  # a helper that has just ended
+                        os.kill(child, signal.SIGSTOP)
+                    stopped.add(child)
             site.awaits(long, "claimed")
-            # The signal may be heard seconds late where the worker waits for the broker: the child must not end before.
-            for child in until(lambda: descendants_of(lonely.process.pid), what="its child has begun"):
-                with suppress(ProcessLookupError):  # the one before
-                    os.kill(child, signal.SIGSTOP)
             assert lonely.stop() == 0
             with site.registry.read() as unit:
                 work = unit.work.of(long)
