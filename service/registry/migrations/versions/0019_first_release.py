@@ -5,11 +5,13 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0019"  # a database with another one is made anew
-down_revision = None
+revision = "0019"
+down_revision = "0018a"
 
 
 def upgrade() -> None:
+    if sa.inspect(op.get_bind()).has_table("jobs"):  # a pre-release has made them
+        return
     op.create_table(
         "batches",
         sa.Column("options", sa.JSON(), nullable=False),
