@@ -1,9 +1,9 @@
 """The bootstep that makes Celery's worker one of ours: the registry is opened before a permit is taken in, and closed
 after the last one was used.
 
-Around the permits run threads: the reaper and the permit watch (what waits is found), the broker check (a deaf worker
-starts again) and the cleanup. Celery's own threads do the work, and none of these does. Remote control is for reading
-only: whoever reaches the broker can ask workers what they do, and change nothing.
+Around the permits run threads: the reaper and the permit watch (what waits is found), and the cleanup. Celery's own
+threads do the work, and none of these does. Remote control is for reading only: whoever reaches the broker can ask
+workers what they do, and change nothing.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from worker.outside import metrics
 from worker.outside.cards import Cards, obstacle, visible_cards
 from worker.outside.kinds.uploads import try_sample
 from worker.outside.metrics import serve_metrics
-from worker.outside.permits import Broker, BrokerCheck, Permits, PermitWatch, Places, own_queue
+from worker.outside.permits import Broker, Permits, PermitWatch, Places
 from worker.outside.recovery import Reaper, run_cleanup
 from worker.outside.supervisor import Stopping, Supervisor
 from worker.sandbox import confinement
@@ -55,8 +55,6 @@ _LEAVING_S = 2.0
 _EXIT_S = 3.0
 #: A worker that cannot open its sample tries again: memory may come free, or a library be installed.
 _AGAIN_S = 30.0
-#: The exit code of a worker that wants to be started again.
-RESTART = 75
 
 
 def _refused(command: str) -> Callable[..., dict[str, str]]:
@@ -100,13 +98,7 @@ class PermitWork(StartStopStep):  # type: ignore[misc]
         )  # fmt: skip
         broker = Broker(settings.resolved_broker_url)
         registry.notify, registry.on_ended = broker.notify, metrics.count_ended
-        own = own_queue(name)
-        worker.app.amqp.queues.select_add(own)
-        check = BrokerCheck(
-            lambda: broker.ping(own), settings.data_dir.absolute() / "run" / f"{name}.alive",
-            is_listening=lambda: not self._permits.places.full,
-        )  # fmt: skip
-        worker.consumer.serve(self._permits, own_queue=own.name, on_ping=check.received)
+        worker.consumer.serve(self._permits)
         reaper = Reaper(registry, settings, supervisor, self._permits, take=worker.consumer.take)
         self._permits.on_used.append(reaper.look_soon)
         reaper.sweep()  # registered before it takes work that others might take
@@ -114,7 +106,6 @@ class PermitWork(StartStopStep):  # type: ignore[misc]
             self._leave_in_time,
             reaper.run,
             lambda: run_cleanup(registry, settings, self._stopping),
-            lambda: check.run(self._stopping, on_failure=self._restart),
             lambda: PermitWatch(broker, self._permits, every_seconds=settings.poll_seconds).run(self._stopping),
         ):
             _in_thread(run)
@@ -122,8 +113,7 @@ class PermitWork(StartStopStep):  # type: ignore[misc]
             trial = _in_thread(lambda: _try_sample(settings, supervisor, self._permits.places, expected))
             self._leaving.callback(trial.join, _LEAVING_S)
         self._leaving.callback(serve_metrics(settings))
-        self._leaving.callback(check.close)
-        self._leaving.callback(_join, [broker.close, reaper.deregister, lambda: broker.forget(own)])
+        self._leaving.callback(_join, [broker.close, reaper.deregister])
         _LOG.info(
             "worker ready, serving %s with %d threads%s",
             ", ".join(queues) or "no queue",
@@ -148,12 +138,6 @@ class PermitWork(StartStopStep):  # type: ignore[misc]
         with self._turn:
             self._permits.places.await_idle(_STOP_S)
             self._leaving.close()
-
-    def _restart(self) -> None:
-        """Messages are sent, but none arrives here any more; work in progress comes to its end first."""
-        if self._permits.places.in_use == 0 and state.should_stop is None:
-            _LOG.error("messages are sent, but none arrives here any more: restarting")
-            state.should_stop = RESTART
 
 
 def _set_on_shutdown(stopping: threading.Event) -> None:

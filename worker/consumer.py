@@ -134,9 +134,9 @@ class PermitConsumer(Consumer):  # type: ignore[misc]
         alone = {**(worker_options or {}), "without_gossip": True, "without_mingle": True}
         super().__init__(*args, worker_options=alone, **options)
 
-    def serve(self, permits: Permits, *, own_queue: str, on_ping: Callable[[], None]) -> None:
-        """Take in permits for these; messages of `own_queue` are the worker's to itself."""
-        self._permits, self._own_queue, self._on_ping = permits, own_queue, on_ping
+    def serve(self, permits: Permits) -> None:
+        """Take in permits for these."""
+        self._permits = permits
         permits.on_used.append(self._balance_soon)
         self.update_strategies()  # permits are taken in before any connection
         self._take_in: Callable[[Message], None] = super().create_task_handler()
@@ -159,15 +159,10 @@ class PermitConsumer(Consumer):  # type: ignore[misc]
             raise ConnectionResetError("connecting anew") from error
 
     def _receive(self, message: Message) -> None:
-        queue = message.delivery_info["routing_key"]
-        if queue == self._own_queue:
-            message.ack_log_error(_LOG, self.connection_errors)
-            self._on_ping()
-            return
         try:
             permit = permit_of(message, self._permits.queues)
         except Fault as fault:
-            _LOG.warning("a message in queue %.80s was rejected: %s", queue, fault)
+            _LOG.warning("a message in queue %.80s was rejected: %s", message.delivery_info["routing_key"], fault)
             message.reject_log_error(_LOG, self.connection_errors)
         else:
             self._take(permit, message_of(self.app, permit, received=message))

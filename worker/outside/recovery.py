@@ -59,6 +59,8 @@ class Reaper:
         self._supervisor = supervisor
         self._permits = permits
         self._take = take
+        self._alive = settings.data_dir.absolute() / "run" / f"{supervisor.name}.alive"
+        self._alive.parent.mkdir(parents=True, exist_ok=True)
         self._mark = process_mark(os.getpid())
         self._last_sweep = time.monotonic()
         self._judges_from = self._last_sweep + settings.lease_seconds
@@ -85,10 +87,14 @@ class Reaper:
         self._freed.set()
 
     def deregister(self) -> None:
+        self._alive.unlink(missing_ok=True)
         with suppress(RegistryError), self._registry.write() as unit:
             unit.workers.forget([self._supervisor.name])
 
     def sweep(self) -> None:
+        """Sweep once, and touch the file of the health check: a worker that sweeps finds work, whatever it hears."""
+        with suppress(OSError):  # a full disk is no failure of the worker
+            self._alive.touch()
         with surviving(_FAILED):
             self._sweep()
 

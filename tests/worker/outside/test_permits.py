@@ -72,14 +72,13 @@ def test_a_queue_takes_no_more_than_its_share_of_the_threads() -> None:
     assert (places.free("deliver"), places.has_share("deliver"), places.free("inspect")) == (0, False, 2)
     for queue in ("inspect", "inspect", "plan", "plan", "predict"):
         places.take(queue)
-    assert (places.free("predict"), places.full) == (1, False)
+    assert places.free("predict") == 1
     places.take("predict")
-    assert (places.free("predict"), places.full, places.in_use) == (0, True, 8)
+    assert places.free("predict") == 0
     places.leave("plan")
     assert (places.free("plan"), places.free("inspect")) == (1, 0)
     assert Places(["deliver"], threads=4).free("deliver") == 4
-    few = Places(["inspect", "deliver"], threads=1)
-    few.take("deliver")
+    (few := Places(["inspect", "deliver"], threads=1)).take("deliver")
     assert (few.has_share("inspect"), few.free("inspect")) == (True, 0)
 
 
@@ -114,7 +113,7 @@ def test_a_permit_takes_what_is_next_and_too_many_take_nothing(registry: Registr
     records = [add_dataset(registry) for _ in range(3)]
     assert use(permits, "inspect") == records[:1]
     assert use(permits, "inspect", times=5) == records[1:]
-    assert (supervisor.done, permits.places.in_use) == (records, 0)
+    assert (supervisor.done, permits.places.await_idle(0)) == (records, True)
 
 
 def test_a_worker_takes_only_what_it_serves(registry: Registry, supervisor: Recording) -> None:
@@ -249,21 +248,19 @@ def test_permits_and_reaper_outlive_any_error(
         reaper.sweep()
     record_id = add_dataset(registry)
     assert use(permits, "inspect") == [record_id]
-    assert permits.places.in_use == 0
+    assert permits.places.await_idle(0)
 
 
 def test_nothing_is_taken_when_the_worker_stops(registry: Registry, worker_settings: WorkerSettings) -> None:
     """Permits that are still being given to threads leave the work where it is, and are waited for."""
     supervisor = Recording(worker_settings, registry, name="w")
-    permits = permits_of(supervisor, registry)
-    record_id = add_dataset(registry)
+    permits, record_id = permits_of(supervisor, registry), add_dataset(registry)
     permits.places.take("inspect")
     supervisor.stopping.set()
-    last = threading.Thread(target=permits.redeem, args=["inspect", lambda claim: None])
-    last.start()
-    permits.places.await_idle(30)
+    (last := threading.Thread(target=permits.redeem, args=["inspect", lambda claim: None])).start()
+    assert permits.places.await_idle(30)
     last.join()
-    assert (permits.places.in_use, state_of(registry, record_id)) == (0, "waiting")
+    assert state_of(registry, record_id) == "waiting"
 
 
 def test_a_used_permit_makes_the_worker_look_at_once(registry: Registry, worker_settings: WorkerSettings) -> None:
