@@ -1,162 +1,189 @@
-"""The course of a run: undisturbed first, then the storm, then quiet, then a look at everything, then the table."""
+"""A run: undisturbed first, then kills in bursts with calms between them, then each invariant is asked, and broken."""
 
 from __future__ import annotations
 
-import shutil
+import os
+import random
 import subprocess
+import sys
 import time
 from collections import Counter
-from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from tests.chaos import evidence as look
-from tests.chaos.clock import find_library
-from tests.chaos.customers import Caller, begin, predict, serve
-from tests.chaos.disk import mounted
-from tests.chaos.evidence import Evidence
-from tests.chaos.faults import ORPHAN_GRACE_S
-from tests.chaos.orders import COMPARED, PREDICTED, batch, order, some_digits, unlabelled_digits
+from tests.chaos.customers import COMPARED, Caller, Customer, Shared, come, same_answer
+from tests.chaos.invariants import INVARIANTS, Run, processes_of
+from tests.chaos.kills import KILLS
 from tests.chaos.receiver import Receiver
-from tests.chaos.site import ALONE, SPREAD, SWEEP_GRACE_S, Shared, Site, opened
-from tests.chaos.storm import Plan, Run
-from tests.chaos.table import table
-from tests.chaos.verdict import lines
-from tests.chaos.watch import Watch
-from tests.helpers import Json
-from tests.helpers.servers import PostgreSQL, Redis, program, running
-from tests.helpers.uploads import digits_model, digits_npz
+from tests.chaos.sabotage import SABOTAGE
+from tests.chaos.site import Site, opened
+from tests.helpers.processes import until
+from tests.helpers.servers import PostgreSQL, Redis, running
 
 Say = Callable[[str], None]
 
-_REFERENCE_S = 300.0
+_TICK_S = 0.05
+_IN_FLIGHT = 5
+_BURST, _GAP_S = 8, (0.2, 1.6)
+#: A calm goes on until something has ended, so that there is progress on machines of any speed; but not for ever.
+_MAX_CALM_S = 30.0
+_MAX_QUIET_S = 900.0
 #: The third attempt of a message comes five minutes after the second.
-_WEBHOOK_S = 400.0
+_SETTLED_S = 400.0
+#: A child notices that its worker is gone, and an import that is under way ends first.
+_ORPHAN_S = 15.0
+_FIRST_BATCH = 4
+#: One process and its forks, each until it has lost its parent.
+_LOOPS = """
+import os, sys
+count, parent, first = int(sys.argv[1]), int(sys.argv[2]), os.getpid()
+for _ in range(count - 1):
+    if os.fork() == 0:
+        parent = first
+        break
+while os.getppid() == parent:
+    sum(range(100_000))
+"""
 
 
-def run(folder: Path, plan: Plan, say: Say) -> bool:
-    """All of it; returns whether every promise was kept. What explains a broken one is left in the folder."""
-    say(f"seed {plan.seed}, {plan.jobs} jobs, {plan.faults} faults, in {folder}")
+class Storm:
+    """The kills that strike a site, and the customers who come meanwhile."""
+
+    def __init__(self, site: Site, shared: Shared, receiver: Receiver, say: Say) -> None:
+        self.customers: list[Customer] = []
+        self.counts: Counter[str] = Counter()
+        self.troubles: Counter[str] = Counter()
+        self._site, self._shared, self._receiver, self._say = site, shared, receiver, say
+        self._agenda: list[tuple[float, Callable[[], None]]] = []
+
+    def strike(self, seconds: float, *, calm: bool) -> None:
+        """Customers come, and kills in bursts."""
+        end, deck = time.monotonic() + seconds, [name for name, (_, times) in KILLS.items() for _ in range(times)]
+        while time.monotonic() < end:
+            while self._in_flight() < _IN_FLIGHT:
+                caller = Caller(self._site.urls, self.troubles, seconds=seconds + _MAX_QUIET_S)
+                self.customers.append(come(len(self.customers), caller, self._shared, self._receiver))
+            for name in () if calm else random.sample(deck, _BURST):
+                if (told := KILLS[name][0](self._site, self._later)) is not None:
+                    self.counts[name] += 1
+                    self._say(f"{name}: {told}")
+                    self.wait(random.uniform(*_GAP_S))
+            flying = self._in_flight()
+            self.wait(_MAX_CALM_S, or_until=lambda flying=flying: self._in_flight() < flying)  # type: ignore[misc]
+
+    def heal(self) -> None:
+        """No more kills: every customer comes to an end."""
+        self._say(f"quiet: {self.counts.total()} kills, {self._in_flight()} of {len(self.customers)} still come")
+        self.wait(60, or_until=lambda: not self._agenda)
+        self.wait(60, or_until=self._site.is_ready)
+        self.wait(_MAX_QUIET_S, or_until=lambda: self._in_flight() == 0)
+
+    def wait(self, seconds: float, *, or_until: Callable[[], bool] = lambda: False) -> None:
+        """Let time pass; what is due is done, and what has ended is started again."""
+        deadline = time.monotonic() + seconds
+        while not or_until() and time.monotonic() < deadline:
+            for part in self._site.parts:
+                part.tend()
+            for entry in [entry for entry in self._agenda if entry[0] <= time.monotonic()]:
+                self._agenda.remove(entry)
+                entry[1]()
+            time.sleep(_TICK_S)
+
+    def _later(self, seconds: float, action: Callable[[], None]) -> None:
+        self._agenda.append((time.monotonic() + seconds, action))
+
+    def _in_flight(self) -> int:
+        return sum(not customer.has_ended for customer in self.customers)
+
+
+def run(folder: Path, *, seconds: float, calm: bool, load: int, say: Say) -> bool:
+    """All of it; returns whether all invariants hold, and whether each is found broken once somebody breaks it."""
     with ExitStack() as stack:
         postgresql, redis = stack.enter_context(running(PostgreSQL)), stack.enter_context(running(Redis))
-        found = Evidence()
-        _undisturbed(folder, plan, found, postgresql, redis, say)
-        disk = stack.enter_context(mounted(folder / "disk"))
+        servers = {"postgresql": postgresql, "redis": redis}
+        with opened(folder / "undisturbed", **servers, broker=1, each=1, shard_seconds=1e6) as site:
+            undisturbed, predicted = _undisturbed(site, say)
         receiver = stack.enter_context(Receiver())
-        site = stack.enter_context(
-            opened(
-                folder / "site", artifacts=folder / "disk" / "artifacts", postgresql=postgresql, redis=redis,
-                number=2, apis=2, heavy=2, light=2, settings=SPREAD, library=find_library(),
-            )
-        )  # fmt: skip
-        with Watch(site) as watch:
-            shared = replace(_shared_uploads(site), predicted=found.predicted)
-            storm = Run(site, disk, receiver, watch, plan, shared, say=say)
-            storm.strike()
+        site = stack.enter_context(opened(folder / "struck", **servers, broker=2, each=2, shard_seconds=0.001))
+        shared = Shared.uploaded(Caller(site.urls, Counter(), seconds=_MAX_QUIET_S))
+        assert all(map(same_answer, shared.predicted, predicted)), "the same model predicts otherwise"
+        before = _pids(site)
+        storm = Storm(site, shared, receiver, say)
+        with _computing(load):
+            storm.strike(seconds, calm=calm)
             storm.heal()
-        _settle(storm, found)
-        _examine(storm, found)
-        forced = site.stop()
-        found.left = _after(ORPHAN_GRACE_S, lambda: list(look.processes_of(site.folder).values()))
-        storm.violations += [f"{name} did not end when it was asked to" for name in forced]
-        promises = lines(found)
-        say(table(storm, promises))
-        kept = not storm.violations and not any(line.broken for line in promises)
-        if not kept:
-            _keep(folder, site)
-        return kept
+        result = Run(site, storm.customers, receiver, undisturbed)
+        found = _settled(result, storm)
+        if calm:
+            found["no process ends by itself"] = [] if _pids(site) == before else [f"{before}, then {_pids(site)}"]
+        _tell(storm, found, site, say)
+        kept = not any(found.values()) and _each_can_break(result, say)
+        left = site.stop()
+        until(lambda: not processes_of(site.folder), what="all processes have ended", seconds=_ORPHAN_S)
+        return kept and not left
 
 
-def _undisturbed(folder: Path, plan: Plan, found: Evidence, postgresql: PostgreSQL, redis: Redis, say: Say) -> None:
-    """The results of the first orders and a batch where nothing happens, and each is done by one worker alone."""
-    with opened(
-        folder / "undisturbed", artifacts=folder / "undisturbed-artifacts", postgresql=postgresql, redis=redis,
-        number=1, apis=1, heavy=2, light=1, settings=ALONE,
-    ) as site:  # fmt: skip
-        shared = _shared_uploads(site)
-        orders, rows = [order(number, seed=plan.seed) for number in range(min(COMPARED, plan.jobs))], batch(0)
-        customers = [Caller(site.urls, Counter(), until=time.monotonic() + _REFERENCE_S) for _ in (*orders, rows)]
-        threads = [begin(predict, rows, customers.pop(), model_id=shared.model_id, rows_id=shared.rows_id)]
-        place = {"model_id": shared.model_id, "dataset_id": shared.dataset_id, "hook": None}
-        threads += [begin(serve, one, caller, **place) for one, caller in zip(orders, customers, strict=True)]
-        for thread in threads:
-            thread.join(_REFERENCE_S)
-        found.predicted = _predicted(site, shared)
-    missing = [(one.complaints, one.record) for one in orders if one.report is None]
-    assert not missing, f"not even undisturbed: {missing}"
-    assert rows.answers is not None, f"not even undisturbed: {rows.complaints} {rows.record}"
-    say(f"undisturbed: {len(orders)} reports and {len(rows.answers.splitlines())} answers to compare with")
-    found.references = {one.number: one.report for one in orders if one.report is not None}
-    found.answers = rows.answers
+def _undisturbed(site: Site, say: Say) -> tuple[list[Customer], list[object]]:
+    """The first customers and a batch, and predictions, on a site where nothing is killed."""
+    shared = Shared.uploaded(Caller(site.urls, Counter(), seconds=_MAX_QUIET_S))
+    numbers = [*range(COMPARED), _FIRST_BATCH]
+    came = [come(one, Caller(site.urls, Counter(), seconds=_MAX_QUIET_S), shared) for one in numbers]
+    until(lambda: all(one.has_ended for one in came), what="the first customers", seconds=_MAX_QUIET_S)
+    assert all(one.result for one in came), [(one.complaints, one.record) for one in came]
+    say(f"undisturbed: {len(came)} results to compare with")
+    return came, list(shared.predicted)
 
 
-def _predicted(site: Site, shared: Shared) -> list[Json]:
-    """The answers of the predict door for the first rows of all batches."""
-    caller = Caller(site.urls, Counter(), until=time.monotonic() + _REFERENCE_S)
-    predictions = caller.predict(shared.model_id, some_digits(PREDICTED))
-    caller.close()
-    return predictions
+def _settled(run: Run, storm: Storm) -> dict[str, list[str]]:
+    """The complaints of each invariant after messages, sweeper and children had their time."""
+    deadline, found = time.monotonic() + _SETTLED_S, {}
+    for name, check in reversed(INVARIANTS.items()):
+        while (complaints := check(run)) and time.monotonic() < deadline:
+            storm.wait(1)
+        found[name] = complaints
+    return found
 
 
-def _shared_uploads(site: Site) -> Shared:
-    """The model of all customers, the dataset of most orders and the rows of all batches, ready."""
-    caller = Caller(site.urls, Counter(), until=time.monotonic() + _REFERENCE_S)
-    shared = Shared(
-        model_id=caller.create("models", "model", content=digits_model()).record_id,
-        dataset_id=caller.create("datasets", "dataset", content=digits_npz()).record_id,
-        rows_id=caller.create("datasets", "rows", content=unlabelled_digits(), params={"purpose": "predict"}).record_id,
-    )
-    for place in (f"models/{shared.model_id}", f"datasets/{shared.dataset_id}", f"datasets/{shared.rows_id}"):
-        record = caller.get(f"/v1/{place}", wait=60)
-        assert record["status"] == "ready", record
-    caller.close()
-    return shared
+def _each_can_break(run: Run, say: Say) -> bool:
+    """Break each invariant by hand: one that is not found broken then cannot fail, and proves nothing."""
+    blind = []
+    for name, check in INVARIANTS.items():
+        with SABOTAGE[name](run):
+            blind += [] if check(run) else [name]
+    say(f"broken by hand: {len(INVARIANTS) - len(blind)} of {len(INVARIANTS)} are found; not found: {blind}")
+    return not blind
 
 
-def _settle(storm: Run, found: Evidence) -> None:
-    """One part of each kind is started again, then time for messages, sweeper and children: all of it must come."""
-    storm.say("restarts in order")
-    for part in (storm.site.apis[0], storm.site.heavy[0], storm.site.light[0]):
-        part.end()
-        storm.wait(60, or_until=lambda part=part: not part.is_running)  # type: ignore[misc]
-        storm.wait(60, or_until=storm.site.is_ready)
-    numbers = [one.number for one in storm.orders if one.record]
-    storm.say("waiting for the last messages and the sweeper")
-    storm.wait(_WEBHOOK_S, or_until=lambda: all(storm.receiver.took(number) for number in numbers))
-
-    def swept() -> bool:
-        look.rows_of(storm.site, found)
-        look.files_of(storm.site, found)
-        return not found.strays and set(found.stored) <= set(found.owned)
-
-    storm.wait(SWEEP_GRACE_S + 30, or_until=swept)
-    found.orphans = _after(ORPHAN_GRACE_S, lambda: look.orphans_of(storm.site))
+def _pids(site: Site) -> dict[str, str]:
+    """The processes of all APIs and workers by name, and their own parts."""
+    files = sorted(site.folder.glob("*/run/**/*.pid"))
+    return {**{part.name: str(part.pid) for part in site.parts}, **{str(file): file.read_text() for file in files}}
 
 
-def _examine(storm: Run, found: Evidence) -> None:
-    """Look at everything while it still runs."""
-    caller = Caller(storm.site.urls, Counter(), until=time.monotonic() + 120)
-    found.orders, found.visits, found.batches = storm.orders, storm.visits, storm.batches
-    found.delivered, found.seen = storm.receiver.received, storm.watch.seen
-    found.replayed = look.replay(caller, [one for customer in storm.customers for one in customer.acknowledged])
-    look.records_of(caller, [*storm.orders, *storm.batches])
-    look.rows_of(storm.site, found)
-    look.files_of(storm.site, found)
-    caller.close()
+def _tell(storm: Storm, found: dict[str, list[str]], site: Site, say: Say) -> None:
+    """The table: what was done, what became of it, and what broke."""
+    ended = Counter(f"{one.kind}: {one.record.get('status')}" for one in storm.customers)
+    attempts = [one.record.get("attempts", 0) for one in storm.customers]
+    for title, counts in (("kills", storm.counts), ("customers", ended), ("asked again after", storm.troubles)):
+        say("\n".join([f"{title}: {counts.total()}", *(f"  {count:5} {name}" for name, count in counts.most_common())]))
+    say(f"attempts: {sum(attempts)}, of one at most {max(attempts, default=0)}")
+    for surprise in (one for part in site.parts for one in part.surprises):
+        say(f"note: {surprise}")
+    for name, complaints in found.items():
+        say("\n".join([f"{'BROKEN' if complaints else 'kept'}: {name}", *(f"  {one}" for one in complaints[:8])]))
 
 
-def _after(seconds: float, ask: Callable[[], list[str]]) -> list[str]:
-    """The complaints that still hold after a while."""
-    deadline = time.monotonic() + seconds
-    while (answer := ask()) and time.monotonic() < deadline:
-        time.sleep(0.5)
-    return answer
-
-
-def _keep(folder: Path, site: Site) -> None:
-    """The disk is about to be unmounted and the database to go: their content stays."""
-    shutil.copytree(site.artifacts, folder / "artifacts")
-    with (folder / "registry.sql").open("wb") as file:
-        dump = [program("pg_dump"), "-h", "127.0.0.1", "-p", str(site.postgresql.port), "-U", "fedlas", site.database]
-        subprocess.run(dump, stdout=file, check=True)
+@contextmanager
+def _computing(count: int) -> Iterator[None]:
+    """So many processes that want a core, for the block; they end with this process."""
+    if not count:
+        yield
+        return
+    # Linux may weigh the processes of a session as one (`kernel.sched_autogroup_enabled`): as a build in a terminal.
+    loops = subprocess.Popen([sys.executable, "-c", _LOOPS, str(count), str(os.getpid())], start_new_session=True)
+    try:
+        yield
+    finally:
+        loops.kill()
+        loops.wait()

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.clock import find_library
 from tests.helpers.servers import find_program
 
 #: Where the Compose plugin is installed when Docker itself is not.
@@ -46,6 +45,11 @@ def chromium() -> Path | None:
     return Path(found[0]) if found else None
 
 
+def libfaketime() -> Path | None:
+    """The library for programs with threads."""
+    return next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))), None)
+
+
 def _compose() -> str | None:
     return shutil.which("docker-compose") or (str(_PLUGIN) if _PLUGIN.is_file() else None)
 
@@ -53,7 +57,7 @@ def _compose() -> str | None:
 CHROMIUM = Program("Chromium", "pages in a browser", "chromium", chromium)
 PROMTOOL = Program("promtool", "alert rules", "prometheus", lambda: shutil.which("promtool"))
 PROMETHEUS = Program("Prometheus", "the Compose files' processes", "prometheus", lambda: shutil.which("prometheus"))
-FAKETIME = Program("libfaketime", "a clock put wrong", "faketime", find_library)
+FAKETIME = Program("libfaketime", "a clock put wrong", "faketime", libfaketime)
 POSTGRESQL = Program("PostgreSQL", "the registry on PostgreSQL", "postgresql", lambda: find_program("initdb"))
 COMPOSE = Program("Docker Compose", "the Compose files as it reads them", "docker-compose", _compose)
 PROGRAMS = (CHROMIUM, PROMTOOL, PROMETHEUS, FAKETIME, POSTGRESQL, COMPOSE)

@@ -13,8 +13,8 @@ import pytest
 
 from service.registry.repositories.keys import IdempotencyKeys
 from service.registry.settings import WorkerSettings
-from tests.chaos.disk import Disk, mounted
 from tests.helpers.api import Api, open_api
+from tests.helpers.disk import Disk, mounted
 from tests.helpers.problems import problem
 from worker.outside.recovery import run_cleanup
 
