@@ -9,7 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
 from tests.chaos.customers import COMPARED, Caller, Customer, Shared, come, same_answer
@@ -110,7 +110,7 @@ def run(folder: Path, *, seconds: float, calm: bool, load: int, say: Say) -> boo
         assert all(map(same_answer, shared.predicted, predicted)), "the same model predicts otherwise"
         before = _pids(site)
         storm = Storm(site, shared, receiver, say)
-        with _computing(load):
+        with _computing(load) if load else nullcontext():
             storm.strike(seconds, calm=calm)
             storm.heal()
         result = Run(site, storm.customers, receiver, undisturbed)
@@ -177,9 +177,6 @@ def _tell(storm: Storm, found: dict[str, list[str]], site: Site, say: Say) -> No
 @contextmanager
 def _computing(count: int) -> Iterator[None]:
     """So many processes that want a core, for the block; they end with this process."""
-    if not count:
-        yield
-        return
     # Linux may weigh the processes of a session as one (`kernel.sched_autogroup_enabled`): as a build in a terminal.
     loops = subprocess.Popen([sys.executable, "-c", _LOOPS, str(count), str(os.getpid())], start_new_session=True)
     try:

@@ -33,16 +33,6 @@ def _kill_child(site: Site, later: Later) -> str | None:
     return f"process {pid} of {worker.name}"
 
 
-def _kill_behind_api(site: Site, later: Later) -> str | None:
-    """One of the processes of an API."""
-    return _signal_behind(site, "*", signal.SIGKILL)
-
-
-def _freeze_behind_api(site: Site, later: Later) -> str | None:
-    """One that answers predictions, until long after its API must have noticed."""
-    return _signal_behind(site, "serving-*", signal.SIGSTOP, later)
-
-
 def _signal_behind(site: Site, name: str, number: signal.Signals, later: Later | None = None) -> str | None:
     found = [
         (api, file.stem, pid)
@@ -140,8 +130,12 @@ KILLS: dict[str, tuple[Kill, int]] = {
     "SIGSTOP a worker beyond its lease": (_freeze_worker, 2),
     "SIGKILL an API": (_signalled(lambda site: site.apis, signal.SIGKILL), 1),
     "SIGTERM an API": (_signalled(lambda site: site.apis, signal.SIGTERM), 1),
-    "SIGKILL a process of an API": (_kill_behind_api, 3),
-    "SIGSTOP a process that answers predictions": (_freeze_behind_api, 1),
+    "SIGKILL a process of an API": (lambda site, later: _signal_behind(site, "*", signal.SIGKILL), 3),
+    # Until long after its API must have noticed.
+    "SIGSTOP a process that answers predictions": (
+        lambda site, later: _signal_behind(site, "serving-*", signal.SIGSTOP, later),
+        1,
+    ),
     "SIGKILL the broker": (_kill_broker, 2),
     "FLUSHALL": (_flush_broker, 2),
     "double what waits in the broker": (_double_messages, 1),

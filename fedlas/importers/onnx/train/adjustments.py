@@ -79,8 +79,9 @@ def of_renamed_inputs(renamed: Mapping[str, str]) -> list[Notice]:
 
 
 def of_batch(rows: int) -> Notice:
-    message = f"The batch dimension was fixed to {rows}; the file takes any number of rows now."
-    return adjustment("batch_freed", message, rows=rows)
+    return adjustment(
+        "batch_freed", f"The batch dimension was fixed to {rows}; the file takes any number of rows now.", rows=rows
+    )
 
 
 def of_head(outputs: Sequence[str], head: Head) -> list[Notice]:
@@ -114,10 +115,13 @@ def of_head(outputs: Sequence[str], head: Head) -> list[Notice]:
 
 def of_pooling(*, moved: bool) -> Notice:
     if moved:
-        message = "The pooling after the last linear layer was moved before it, which computes the same."
-        return adjustment("pooling_moved", message)
-    message = "The last linear layer reads a map, and its scores are pooled; the features are the mean of that map."
-    return adjustment("features_pooled", message)
+        return adjustment(
+            "pooling_moved", "The pooling after the last linear layer was moved before it, which computes the same."
+        )
+    return adjustment(
+        "features_pooled",
+        "The last linear layer reads a map, and its scores are pooled; the features are the mean of that map.",
+    )
 
 
 def of_untied_weights(names: Collection[str]) -> list[Notice]:
@@ -130,10 +134,11 @@ def of_untied_weights(names: Collection[str]) -> list[Notice]:
 def of_class_labels(labels: Iterable[str] | None) -> Notice:
     """Names of the classes that the file itself carries, or numbers where nobody gave any."""
     if labels is None:
-        message = (
-            "No class names were given, so classes are named by their index. Give class_names to check the label order."
+        return adjustment(
+            CLASSES_NUMBERED,
+            "No class names were given, so classes are named by their index. "
+            "Give class_names to check the label order.",
         )
-        return adjustment(CLASSES_NUMBERED, message)
     return adjustment(
         "class_names_read", "The names of the classes were read from the file.", class_names=[*labels][:_SHOWN]
     )

@@ -399,11 +399,7 @@ def test_what_rounding_does_is_no_wrong_import(tmp_path: Path) -> None:
     path = amplifying(tmp_path, 3000.0)
     classifier = load_onnx(path)
     assert 1e-4 < changed(classifier, 2.4e-7) < 1e-2
-    moved = [p.detach().clone() for p in classifier.parameters()]
     assert 1e-4 < check_parity(path, classifier) < 1e-2
-    assert all(torch.equal(a, b) for a, b in zip(classifier.parameters(), moved, strict=True)), (
-        "the check leaves no trace"
-    )
 
 
 def test_no_amount_of_amplified_rounding_excuses_a_large_difference(tmp_path: Path) -> None:
@@ -426,6 +422,18 @@ def test_a_wrong_import_is_refused_however_small_the_difference(tmp_path: Path) 
         classifier.head_parameters()[-1][0] += 1e-3
         assert 1e-4 < float((classifier(*rows)[0].softmax(1) - before).abs().max()) < 1e-2
     with refusal(UnsupportedModel, "import_mismatch"):
+        check_parity(path, classifier)
+
+
+def test_half_precision_rounds_more_and_excuses_no_more(tmp_path: Path) -> None:
+    """A float16 network may differ by the roundings of float16; more is refused, with the way to export it."""
+    (network := trained_looking(mlp()))[-1].weight.data *= 20
+    path = export(network.half(), (torch.randn(2, 10).half(),), tmp_path / "m.onnx")
+    classifier = load_onnx(path)
+    assert 1e-4 < check_parity(path, classifier) < 1e-2
+    with torch.no_grad():
+        classifier.head_parameters()[-1][0] += 1
+    with refusal(UnsupportedModel, "import_mismatch", "export it in float32"):
         check_parity(path, classifier)
 
 
