@@ -427,7 +427,8 @@ def test_a_wrong_import_is_refused_however_small_the_difference(tmp_path: Path) 
 
 def test_half_precision_rounds_more_and_excuses_no_more(tmp_path: Path) -> None:
     """A float16 network may differ by the roundings of float16; more is refused, with the way to export it."""
-    (network := trained_looking(mlp()))[-1].weight.data *= 20
+    torch.manual_seed(2)  # differs by 1.3e-3; other seeds by 9e-5 to 8e-4
+    (network := trained_looking(mlp(10, width=256)))[-1].weight.data *= 20
     path = export(network.half(), (torch.randn(2, 10).half(),), tmp_path / "m.onnx")
     classifier = load_onnx(path)
     assert 1e-4 < check_parity(path, classifier) < 1e-2
