@@ -11,7 +11,8 @@ import sys
 import time
 from pathlib import Path
 
-_FRESH_S = 30.0 + float(os.environ.get("FEDLAS_POLL_SECONDS", 1))
+#: A look may wait 30 s for its turn and 30 s for a lock in a database that stands still: the worker is not to blame.
+_FRESH_S = 90.0 + float(os.environ.get("FEDLAS_POLL_SECONDS", 1))
 
 
 def main() -> int:

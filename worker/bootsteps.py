@@ -1,7 +1,7 @@
 """The bootstep that makes Celery's worker one of ours: the registry is opened before a permit is taken in, and closed
 after the last one was used.
 
-Around the permits run threads: the reaper and the permit watch (what waits is found), and the cleanup. Celery's own
+Around the permits run threads: the reaper and the permit watch, which find what waits, and the cleanup. Celery's own
 threads do the work, and none of these does. Remote control is for reading only: whoever reaches the broker can ask
 workers what they do, and change nothing.
 """

@@ -26,7 +26,7 @@ Say = Callable[[str], None]
 _TICK_S = 0.05
 _IN_FLIGHT = 5
 _BURST, _GAP_S = 8, (0.2, 1.6)
-#: A calm goes on until something has ended, so that there is progress on machines of any speed; but not for ever.
+#: A calm lasts until an order has ended: jobs advance on machines of any speed.
 _MAX_CALM_S = 30.0
 _MAX_QUIET_S = 900.0
 #: The third attempt of a message comes five minutes after the second.
@@ -125,7 +125,7 @@ def run(folder: Path, *, seconds: float, calm: bool, load: int, say: Say) -> boo
 
 
 def _undisturbed(site: Site, say: Say) -> tuple[list[Customer], list[object]]:
-    """The first customers and a batch, and predictions, on a site where nothing is killed."""
+    """Results of the first customers and a batch, and predictions, without any kill."""
     shared = Shared.uploaded(Caller(site.urls, Counter(), seconds=_MAX_QUIET_S))
     numbers = [*range(COMPARED), _FIRST_BATCH]
     came = [come(one, Caller(site.urls, Counter(), seconds=_MAX_QUIET_S), shared) for one in numbers]

@@ -103,7 +103,7 @@ def _each_ends_once(run: Run) -> list[str]:
 def _results_are_the_same(run: Run) -> list[str]:
     """Reports and answers are those of a run in which nothing was killed; all batches have one answer for each row."""
     found, caller = [], run.caller()
-    for customer in run.customers:
+    for customer in (one for one in run.customers if one.promised):
         try:
             fetch(customer, caller)
         except AssertionError as error:

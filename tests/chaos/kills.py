@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
 from collections.abc import Callable
 from contextlib import suppress
+from operator import attrgetter
 from pathlib import Path
 
 import redis
@@ -16,39 +16,33 @@ from tests.chaos.site import LEASE_S, Site
 from tests.chaos.supervised import Supervised
 
 _THAWED_S = 20.0
-#: Do this after so many seconds.
+#: Defers an action by a number of seconds.
 Later = Callable[[float, Callable[[], None]], None]
 Kill = Callable[[Site, Later], str | None]
 
 
-def _kill_child(site: Site, later: Later) -> str | None:
-    """One process in which a piece of work is done, and nothing else."""
-    found = [(worker, pid) for worker in site.workers for pid in sorted(worker.below())]
-    children = [(worker, pid) for worker, pid in found if "worker.inside.child" in command_of(pid)]
-    if not children:
-        return None
-    worker, pid = random.choice(children)
-    with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-    return f"process {pid} of {worker.name}"
+def _below(parts: Callable[[Site], list[Supervised]], word: str, number: signal.Signals) -> Kill:
+    """Signal a process below one of these parts that has the word in its command."""
+
+    def kill(site: Site, later: Later) -> str | None:
+        found = [(part, pid) for part in parts(site) for pid in sorted(part.below()) if word in command_of(pid)]
+        if not found:
+            return None
+        part, pid = random.choice(found)
+        command = command_of(pid)
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+        if number == signal.SIGSTOP:  # a stopped process cannot end with its parent, if that is killed soon
+            later(_THAWED_S, lambda: _thaw(pid, command))
+        return f"process {pid} of {part.name}"
+
+    return kill
 
 
-def _signal_behind(site: Site, name: str, number: signal.Signals, later: Later | None = None) -> str | None:
-    found = [
-        (api, file.stem, pid)
-        for api in site.apis
-        for file in sorted((site.folder / api.name / "run").glob(f"*/{name}.pid"))
-        if (pid := int(file.read_text() or 0)) in api.below()
-    ]
-    if not found:
-        return None
-    api, stem, pid = random.choice(found)
+def _thaw(pid: int, command: str) -> None:
     with suppress(ProcessLookupError):
-        os.kill(pid, number)
-    command = command_of(pid)
-    if later is not None:  # one that is stopped cannot end with its parent, if that is killed within these seconds
-        later(_THAWED_S, lambda: os.kill(pid, signal.SIGCONT) if command_of(pid) == command else None)
-    return f"{stem} of {api.name} (process {pid})"
+        if command_of(pid) == command:
+            os.kill(pid, signal.SIGCONT)
 
 
 def _freeze_worker(site: Site, later: Later) -> str | None:
@@ -84,10 +78,8 @@ def _double_messages(site: Site, later: Later) -> str | None:
     with suppress(redis.RedisError), site.redis.client(site.broker) as client:
         for key in client.scan_iter(_type="list"):
             for message in client.lrange(key, 0, -1):
-                with suppress(ValueError):
-                    assert "body" in json.loads(message)
-                    client.rpush(key, message)
-                    doubled += 1
+                client.rpush(key, message)
+                doubled += 1
     return f"{doubled} that waited" if doubled else None
 
 
@@ -122,20 +114,17 @@ def command_of(pid: int) -> str:
     return ""
 
 
+_WORKERS, _APIS = attrgetter("workers"), attrgetter("apis")
 #: Every kind, and how often it comes among 26.
 KILLS: dict[str, tuple[Kill, int]] = {
-    "SIGKILL a child of a worker": (_kill_child, 8),
-    "SIGKILL a worker": (_signalled(lambda site: site.workers, signal.SIGKILL), 2),
-    "SIGTERM a worker": (_signalled(lambda site: site.workers, signal.SIGTERM), 1),
+    "SIGKILL a child of a worker": (_below(_WORKERS, "worker.inside.child", signal.SIGKILL), 8),
+    "SIGKILL a worker": (_signalled(_WORKERS, signal.SIGKILL), 2),
+    "SIGTERM a worker": (_signalled(_WORKERS, signal.SIGTERM), 1),
     "SIGSTOP a worker beyond its lease": (_freeze_worker, 2),
-    "SIGKILL an API": (_signalled(lambda site: site.apis, signal.SIGKILL), 1),
-    "SIGTERM an API": (_signalled(lambda site: site.apis, signal.SIGTERM), 1),
-    "SIGKILL a process of an API": (lambda site, later: _signal_behind(site, "*", signal.SIGKILL), 3),
-    # Until long after its API must have noticed.
-    "SIGSTOP a process that answers predictions": (
-        lambda site, later: _signal_behind(site, "serving-*", signal.SIGSTOP, later),
-        1,
-    ),
+    "SIGKILL an API": (_signalled(_APIS, signal.SIGKILL), 1),
+    "SIGTERM an API": (_signalled(_APIS, signal.SIGTERM), 1),
+    "SIGKILL a process of an API": (_below(_APIS, "", signal.SIGKILL), 3),
+    "SIGSTOP a process that answers predictions": (_below(_APIS, " serving ", signal.SIGSTOP), 1),
     "SIGKILL the broker": (_kill_broker, 2),
     "FLUSHALL": (_flush_broker, 2),
     "double what waits in the broker": (_double_messages, 1),
