@@ -7,7 +7,6 @@ import random
 import signal
 from collections.abc import Callable
 from contextlib import suppress
-from operator import attrgetter
 from pathlib import Path
 
 import redis
@@ -21,22 +20,41 @@ Later = Callable[[float, Callable[[], None]], None]
 Kill = Callable[[Site, Later], str | None]
 
 
-def _below(parts: Callable[[Site], list[Supervised]], word: str, number: signal.Signals) -> Kill:
-    """Signal a process below one of these parts that has the word in its command."""
+def _kill_child(site: Site, later: Later) -> str | None:
+    """One process in which a piece of work is done, and nothing else."""
+    found = [(worker, pid) for worker in site.workers for pid in sorted(worker.below())]
+    children = [(worker, pid) for worker, pid in found if "worker.inside.child" in command_of(pid)]
+    if not children:
+        return None
+    worker, pid = random.choice(children)
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    return f"process {pid} of {worker.name}"
 
-    def kill(site: Site, later: Later) -> str | None:
-        found = [(part, pid) for part in parts(site) for pid in sorted(part.below()) if word in command_of(pid)]
-        if not found:
-            return None
-        part, pid = random.choice(found)
+
+def _signal_behind(site: Site, name: str, number: signal.Signals, later: Later | None = None) -> str | None:
+    found = [
+        (api, file.stem, pid)
+        for api in site.apis
+        for file in sorted((site.folder / api.name / "run").glob(f"*/{name}.pid"))
+        if (pid := _pid_in(file)) in api.below()
+    ]
+    if not found:
+        return None
+    api, stem, pid = random.choice(found)
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
+    if later is not None:  # one that is stopped cannot end with its parent, if that is killed within these seconds
         command = command_of(pid)
-        with suppress(ProcessLookupError):
-            os.kill(pid, number)
-        if number == signal.SIGSTOP:  # a stopped process cannot end with its parent, if that is killed soon
-            later(_THAWED_S, lambda: _thaw(pid, command))
-        return f"process {pid} of {part.name}"
+        later(_THAWED_S, lambda: _thaw(pid, command))
+    return f"{stem} of {api.name} (process {pid})"
 
-    return kill
+
+def _pid_in(file: Path) -> int:
+    """The process that a file names; 0 if it has just ended."""
+    with suppress(FileNotFoundError, ValueError):
+        return int(file.read_text())
+    return 0
 
 
 def _thaw(pid: int, command: str) -> None:
@@ -114,17 +132,20 @@ def command_of(pid: int) -> str:
     return ""
 
 
-_WORKERS, _APIS = attrgetter("workers"), attrgetter("apis")
 #: Every kind, and how often it comes among 26.
 KILLS: dict[str, tuple[Kill, int]] = {
-    "SIGKILL a child of a worker": (_below(_WORKERS, "worker.inside.child", signal.SIGKILL), 8),
-    "SIGKILL a worker": (_signalled(_WORKERS, signal.SIGKILL), 2),
-    "SIGTERM a worker": (_signalled(_WORKERS, signal.SIGTERM), 1),
+    "SIGKILL a child of a worker": (_kill_child, 8),
+    "SIGKILL a worker": (_signalled(lambda site: site.workers, signal.SIGKILL), 2),
+    "SIGTERM a worker": (_signalled(lambda site: site.workers, signal.SIGTERM), 1),
     "SIGSTOP a worker beyond its lease": (_freeze_worker, 2),
-    "SIGKILL an API": (_signalled(_APIS, signal.SIGKILL), 1),
-    "SIGTERM an API": (_signalled(_APIS, signal.SIGTERM), 1),
-    "SIGKILL a process of an API": (_below(_APIS, "", signal.SIGKILL), 3),
-    "SIGSTOP a process that answers predictions": (_below(_APIS, " serving ", signal.SIGSTOP), 1),
+    "SIGKILL an API": (_signalled(lambda site: site.apis, signal.SIGKILL), 1),
+    "SIGTERM an API": (_signalled(lambda site: site.apis, signal.SIGTERM), 1),
+    "SIGKILL a process of an API": (lambda site, later: _signal_behind(site, "*", signal.SIGKILL), 3),
+    # Until long after its API must have noticed.
+    "SIGSTOP a process that answers predictions": (
+        lambda site, later: _signal_behind(site, "serving-*", signal.SIGSTOP, later),
+        1,
+    ),
     "SIGKILL the broker": (_kill_broker, 2),
     "FLUSHALL": (_flush_broker, 2),
     "double what waits in the broker": (_double_messages, 1),
