@@ -12,7 +12,9 @@ DEVELOPMENT_SET := --editable '.[standalone,postgresql,s3,otel]' --group dev
 WORKERS ?= 3
 # A part of the tests: make test TESTS=tests/fedlas/metrics, or make slow TESTS=--ignore=tests/web.
 TESTS =
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+# `.ci/run` names the one that repeats what failed.
+RUNNER := pytest
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m $(RUNNER) -n $(WORKERS) --dist loadfile
 RUFF = $(if $(wildcard $(BIN)/ruff),$(BIN)/ruff,$(if $(shell command -v ruff),ruff,uvx ruff))
 # Functions of numbers and files alone: no network is trained, no service begins.
 QUICK := $(addprefix tests/fedlas/,metrics calibrators losses guarantees gate deployment preprocessing)
@@ -77,7 +79,7 @@ servers: setup ## what is stored and sent, on PostgreSQL, Redis and a bucket
 	    -m "not slow and not exhaustive and not gpu and not embedded"
 
 exhaustive: setup ## every architecture, both exporters, and every bad file alone and live (half an hour)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "exhaustive and not gpu" --timeout 1800
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "exhaustive and not gpu" --timeout 1800 -o faulthandler_timeout=2000
 
 # An installed .venv, else any Python with PyTorch, ONNX Runtime and pytest: what is missing beside these is skipped.
 gpu: ## everything that needs a card, in minutes, and one table of it (without a card: why each is skipped)

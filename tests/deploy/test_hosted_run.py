@@ -18,7 +18,7 @@ ROWS = {
 STEPS = [step for job in JOBS.values() for step in job["steps"]]
 COMMANDS = "\n".join(one["run"] for one in [*STEPS, *ROWS.values()] if "run" in one)
 #: Targets of make, and programs of ours; options and paths of tests apart.
-_OURS = re.compile(r"(?<=python -m )tests\.\w+|(?<=make )[a-z.][a-z./ -]*|fedlas demo")
+_OURS = re.compile(r"(?:(?<=python -m )|(?<=RUNNER=))tests\.[\w.]+|(?<=make )[a-z.][a-z./ -]*|fedlas demo")
 
 
 def ours(script: str) -> set[str]:
