@@ -54,7 +54,7 @@ def first_line(report: pytest.TestReport) -> str:
 
 
 def passes_alone(names: Sequence[str]) -> bool:
-    """Whether these tests pass in a process in which no other test has run."""
+    """Run these tests in a process in which no other test has run: true if they pass."""
     print(f"\nRepeated alone, after all others: {' '.join(names)}", flush=True)
     try:
         status = subprocess.run([sys.executable, "-m", "pytest", *names], timeout=MAX_SECONDS_OF_REPETITION).returncode
@@ -67,7 +67,7 @@ def passes_alone(names: Sequence[str]) -> bool:
 
 
 def repeated(failures: Sequence[tuple[list[str], str]], flaky_before: int) -> bool:
-    """Whether every failure passes alone and few enough are flaky; those that pass are written down."""
+    """Repeat each failure, and write down what is flaky: true if all pass, and few are flaky."""
     if flaky_before + len(failures) > MAX_FLAKY_TESTS:
         print(
             f"\n{len(failures)} failures, and {flaky_before} flaky tests before: nothing is repeated, since no more "
