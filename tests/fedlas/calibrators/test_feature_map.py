@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 
 from fedlas import metrics
 from fedlas.calibrators import MixtureScaling, TemperatureScaling, VectorScaling, softmax
-from fedlas.calibrators.feature_map import FeatureScaling, cross_fit_features, shown_parameters
+from fedlas.calibrators.feature_map import FeatureScaling, cross_fit_features
 from fedlas.race.results import make_folds, row_nll
 from tests.helpers.drawn_labels import nll
 from tests.helpers.written_calibrators import run_onnx
@@ -156,14 +156,6 @@ def test_parameters_bring_it_back() -> None:
     logits, features, targets = rows()
     fitted = FeatureScaling().fit(logits, targets, features=features)
     np.testing.assert_array_equal(FeatureScaling(**fitted.parameters())(logits, features), fitted(logits, features))
-
-
-def test_large_tables_are_shown_by_their_shape() -> None:
-    """A report shows small tables in full and large ones as `rows × columns numbers`."""
-    small = FeatureScaling(2.0, np.ones((4, 3)), np.zeros(3))
-    assert shown_parameters(small) == small.parameters()
-    shown = shown_parameters(FeatureScaling(2.0, np.ones((512, 10)), np.zeros(10)))
-    assert (shown["temperature"], shown["matrix"], shown["offset"]) == (2.0, "512 × 10 numbers", [0.0] * 10)
 
 
 @pytest.mark.parametrize("opset", [7, 9, 13, 18])

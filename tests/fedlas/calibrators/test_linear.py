@@ -7,7 +7,6 @@ import pytest
 from scipy.optimize import minimize
 from scipy.special import expit, log_softmax, logit
 from sklearn.datasets import load_digits
-from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import GaussianNB
 
 from fedlas.calibrators import (
@@ -19,7 +18,6 @@ from fedlas.calibrators import (
     VectorScaling,
     softmax,
 )
-from fedlas.calibrators.regression import MatrixMap, fit_logit_map
 from tests.helpers.drawn_labels import drawn, nll, normal, two_classes
 
 
@@ -54,17 +52,6 @@ def test_the_fit_is_the_minimum_that_scipy_finds(kind: type[Calibrator]) -> None
         expected = z @ (np.eye(4) + best.x[:16].reshape(4, 4)) + best.x[16:]
     assert penalised(kind, z, targets, theta) == pytest.approx(best.fun, abs=1e-9)
     np.testing.assert_allclose(softmax(fitted(logits)), softmax(expected), atol=1e-4)
-
-
-def test_newton_agrees_with_scikit_learn() -> None:
-    """From logits 0, with the penalty on the matrix only, it is ridge multinomial regression."""
-    z, n = normal(400, 5), 400
-    targets = drawn(z @ np.random.default_rng(2).normal(size=(5, 5)) / 2)
-    referee = LogisticRegression(C=0.5, tol=1e-10, max_iter=5000).fit(z, targets)
-    penalty = np.full((6, 5), 1 / n)
-    penalty[-1] = 1e-12
-    theta = fit_logit_map(MatrixMap(z), np.zeros_like(z), targets, np.full(n, 1 / n), penalty)
-    np.testing.assert_allclose(softmax(np.c_[z, np.ones(n)] @ theta), referee.predict_proba(z), atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", [VectorScaling, MatrixScaling])

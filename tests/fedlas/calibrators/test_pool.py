@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fedlas.calibrators import CALIBRATORS, MixtureScaling, Pool, TemperatureScaling, Uniform, softmax
+from fedlas.calibrators import MixtureScaling, Pool, TemperatureScaling, Uniform, softmax
 from fedlas.calibrators.feature_map import FeatureScaling, shown_parameters
-from fedlas.calibrators.linear import Compressed
 from fedlas.calibrators.pool import mixture_weights
 from tests.helpers.written_calibrators import run_onnx
 
@@ -18,26 +17,6 @@ def drawn(num_classes: int, num_rows: int = 300) -> tuple[np.ndarray, np.ndarray
     truth = rng.normal(size=(num_rows, num_classes))
     targets = (softmax(truth).cumsum(axis=1) > rng.random((num_rows, 1))).argmax(axis=1)
     return 2 * truth, rng.normal(size=(num_rows, 7)), targets
-
-
-@pytest.mark.parametrize("num_classes", [2, 4])
-def test_a_pool_of_every_kind_is_one_graph(num_classes: int) -> None:
-    """Every kind of calibrator, two of each, in one file: ONNX Runtime answers what NumPy does, in the logits too."""
-    logits, features, targets = drawn(num_classes)
-    kinds = [kind for kind in CALIBRATORS.values() if num_classes == 2 or not kind.two_classes_only]
-    members = [kind().fit(logits, targets) for kind in kinds for _ in range(2)]
-    members += [Compressed(TemperatureScaling(1.5))]
-    members += [FeatureScaling(share=0.1).fit(logits, targets, features=features), Uniform()]
-    pool = Pool(members, np.full(len(members), 1 / len(members)))
-    assert run_onnx(pool, logits, features, opset=17) == pytest.approx(pool(logits, features), abs=2e-5)
-    assert not pool.keeps_order
-
-
-def test_a_pool_may_stand_behind_another_calibrator() -> None:
-    """The name of what the pool is given stays as it is, also where it looks like a calibrator's own."""
-    logits, features, _ = drawn(3)
-    behind = Compressed(Pool([TemperatureScaling(0.5), Uniform()], [0.7, 0.3]))
-    assert run_onnx(behind, logits, features, opset=17) == pytest.approx(behind(logits), abs=2e-5)
 
 
 def test_extreme_logits_stay_finite() -> None:

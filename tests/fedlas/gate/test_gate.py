@@ -274,6 +274,7 @@ def test_a_claim_that_is_not_shown_says_how_many_rows_would_show_it() -> None:
     few = {"uploaded": softmax(1.3 * logits[:300]), "post_hoc": softmax(logits[:300]), "targets": targets[:300]}
     claim = (small := verdict(**few)).claims[0]
     assert not claim.significant
+    assert (small.verdict, small.serves, small.significant) == ("post_hoc", "calibrated", False)
     assert claim.comparisons[0].value < 0
     assert 300 < (claim.rows_needed or 0) < 20_000
     assert any(f"about {claim.rows_needed:,} test rows" in sentence for sentence in small.sentences)
@@ -314,18 +315,6 @@ def test_another_number_of_classes_is_refused() -> None:
     logits, _ = drawn_logits(num_classes=6)
     with pytest.raises(ValueError, match="trained must be"):
         verdict(trained=softmax(logits))
-
-
-def test_the_order_of_the_rows_does_not_matter() -> None:
-    """Shuffled rows give the same p-values, intervals and verdict."""
-    logits, targets = drawn_logits()
-    order = np.random.default_rng(3).permutation(len(targets))
-    one = verdict(uploaded=softmax(1.3 * logits))
-    two = verdict(uploaded=softmax(1.3 * logits[order]), post_hoc=softmax(logits[order]), targets=targets[order])
-    assert one.verdict == two.verdict
-    for field in ("value", "low", "high", "p_value"):
-        first, second = (getattr(result.claims[0].comparisons[0], field) for result in (one, two))
-        assert first == pytest.approx(second, rel=1e-6)
 
 
 def test_a_calibrator_that_keeps_labels_stands_behind_one_that_is_stopped() -> None:
@@ -404,14 +393,6 @@ def test_test_rows_veto_what_is_shown_to_be_worse() -> None:
     assert (worse.finalist, worse.against) == ("post_hoc", "uploaded")
     assert worse.value == pytest.approx(by_hand[0] - by_hand[1])
     assert any("significantly worse than the uploaded model" in sentence for sentence in found.sentences)
-
-
-def test_a_gain_that_few_rows_cannot_show_is_served_all_the_same() -> None:
-    """Sixty rows that cannot show the gain of a temperature do not send the overconfident model back."""
-    logits, targets = drawn_logits(60, seed=5)
-    found = verdict(uploaded=softmax(1.4 * logits), post_hoc=softmax(logits), targets=targets)
-    assert (found.verdict, found.serves, found.significant) == ("post_hoc", "calibrated", False)
-    assert found.claims[0].rows_needed is not None
 
 
 def test_vetoes_of_few_groups_rest_on_the_betting_bound() -> None:

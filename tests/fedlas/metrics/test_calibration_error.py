@@ -101,12 +101,6 @@ def test_classwise_ece_agrees_with_the_authors_code(case: str) -> None:
     assert metrics.classwise_ece(probs, targets) == pytest.approx(values["cwece"], abs=2e-6)
 
 
-def test_adaptive_ece_agrees_with_the_authors_code_where_nothing_ties() -> None:
-    """A perfect classifier has the authors' adaptive ECE, their only sane case."""
-    probs, targets, values = reference("perfect")
-    assert metrics.adaptive_ece(probs, targets) == pytest.approx(values["adaece"], abs=1e-6)
-
-
 @pytest.mark.parametrize("num_bins", [1, 10, 15])
 def test_ece_agrees_with_torchmetrics(num_bins: int) -> None:
     """On confidences away from the bin edges ECE is torchmetrics' l1 calibration error."""
