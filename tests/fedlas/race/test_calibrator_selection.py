@@ -253,11 +253,3 @@ def test_accuracy_that_is_lost_by_chance_drops_nothing() -> None:
 
     assert "3.50 points" in dropped(7, 0)
     assert dropped(7, 4) == dropped(1, 0) == dropped(0, 5) == ""
-
-
-def test_scores_are_cross_fitted() -> None:
-    """The scores of a temperature are those of rows that were not fitted on."""
-    logits, _, targets = rows(400, informative=False, seed=0)
-    selector = CalibratorSelector(targets, PLAIN, True)
-    held_out = cross_fitted_logits(TemperatureScaling, logits.astype(np.float64), targets, selector.folds)
-    assert selector.scored(RESULT, selector.calibrate(logits)).calibration == score(held_out, targets)
