@@ -108,17 +108,11 @@ def test_help_loads_no_client_and_no_rich() -> None:
     assert not {"rich", "httpx", "pydantic", "numpy", "torch", "fedlas.client"} & set(done.stderr.split())
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion(shell: str) -> None:
+def test_completion() -> None:
     """The script of a shell asks the command, which knows its commands and options."""
-    script = run(variables={"_FEDLAS_COMPLETE": f"source_{shell}"})
+    script = run(variables={"_FEDLAS_COMPLETE": "source_bash"})
     assert (script.returncode, "_FEDLAS_COMPLETE=" in script.stdout) == (0, True)
-    asked = {
-        "bash": {"COMP_WORDS": "fedlas jobs w", "COMP_CWORD": "2"},
-        "zsh": {"_TYPER_COMPLETE_ARGS": "fedlas jobs w"},
-        "fish": {"_TYPER_COMPLETE_ARGS": "fedlas jobs w", "_TYPER_COMPLETE_FISH_ACTION": "get-args"},
-    }
-    told = run(variables={"_FEDLAS_COMPLETE": f"complete_{shell}", **asked[shell]})
+    told = run(variables={"_FEDLAS_COMPLETE": "complete_bash", "COMP_WORDS": "fedlas jobs w", "COMP_CWORD": "2"})
     assert (told.returncode, "watch" in told.stdout, "cancel" in told.stdout) == (0, True, False)
 
 
