@@ -11,15 +11,14 @@ import pytest
 from numpy.typing import NDArray
 
 from fedlas.contract.profiles import TensorSpec
-from fedlas.data import ReadingOptions, align, align_inputs, load_dataset, read_dataset, save_dataset
+from fedlas.data import align, align_inputs, load_dataset, read_dataset, save_dataset
 from fedlas.data.alignment import check_preprocessing
 from fedlas.data.arrays import ArrayFactory
 from fedlas.data.formats.image_folder import ImageFolderReader
 from fedlas.data.prepared import ImageColumn
 from fedlas.errors import BadDataset, Mismatch
 from fedlas.preprocessing import Preprocessing
-from tests.corpus.case import BadFile
-from tests.corpus.images import CASES, GOOD_PER_CLASS, Entry, image, photo, zip_of
+from tests.corpus.images import Entry, image, photo, zip_of
 from tests.helpers.refusals import refusal
 
 SPEC = TensorSpec(name="x", dtype="float32", shape=["N", 3, 8, 8])
@@ -44,24 +43,6 @@ def columns_of(path: Path, *, scratch: Path | None = None) -> dict[str, Any]:
 
 def files(folder: Path, *names: str, **options: Any) -> dict[str, Any]:
     return columns_of(written(folder, list(names), **options))
-
-
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name.removeprefix("images: "))
-def test_the_corpus(case: BadFile, tmp_path: Path) -> None:
-    """Every bad zip and image has its code, names what is wrong, and leaves no file behind; good ones are read."""
-    path = case.make(tmp_path)
-    if case.codes == {"ready"}:
-        assert (
-            len(read_dataset(path, ReadingOptions(seen_by_model="no", **case.options), scratch=tmp_path))
-            >= 2 * GOOD_PER_CLASS
-        )
-    else:
-        with pytest.raises(BadDataset) as caught:
-            read_dataset(path, ReadingOptions(seen_by_model="no", **case.options), scratch=tmp_path)
-        assert caught.value.code in case.codes
-        assert len(caught.value.message) < 400
-        assert "\n" not in caught.value.message
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_folders_are_classes(tmp_path: Path) -> None:
