@@ -154,9 +154,7 @@ def network_outputs(classifier: nn.Module, rows: torch.Tensor) -> list[np.ndarra
 
 
 @pytest.mark.parametrize("score", ["mahalanobis", "norm"])
-@pytest.mark.parametrize(
-    ("opset", "dynamo"), [(7, False), (9, False), (13, False), (17, False), (18, False), (20, True), (23, True)]
-)
+@pytest.mark.parametrize(("opset", "dynamo"), [(7, False), (13, False), (18, False), (23, True)])
 def test_typicality_in_every_opset(opset: int, dynamo: bool, score: TypicalityScore, tmp_path: Path) -> None:
     """The output `typicality` (N,) is float32 and equals what the classifier's features give in numpy."""
     torch.manual_seed(0)
