@@ -70,16 +70,6 @@ def test_parity_and_gradients(name: str, form: str, batch: int | None, tmp_path:
     assert weight_count(classifier) == weight_count(network) - folded
 
 
-def test_features_are_the_input_of_the_last_linear_layer(tmp_path: Path) -> None:
-    """Features equal the penultimate activations of the network, and the head's parameters are the last layer's."""
-    network = mlp().eval()
-    assert isinstance(network, nn.Sequential)
-    classifier = load_onnx(export(network, table(2), tmp_path / "m.onnx"))
-    (x,) = table(4)
-    torch.testing.assert_close(classifier(x)[1], network[:-1](x))
-    assert [tuple(p.shape) for p in classifier.head_parameters()] == [(3, 16), (3,)]
-
-
 def test_a_pooling_after_the_last_layer_moves_before_it(tmp_path: Path) -> None:
     """Scores of positions that are averaged at the end come from averaged features, of one vector a row."""
     per_token = nn.Sequential(nn.Embedding(50, 16), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 4))
@@ -229,14 +219,6 @@ def test_inputs_are_described(tmp_path: Path) -> None:
     ]
     assert classifier.input_names == ("input_ids", "attention_mask")
     assert (classifier.task, classifier.num_classes, classifier.trainable) == ("multiclass", 4, True)
-
-
-def test_one_raw_logit_needs_the_task(tmp_path: Path) -> None:
-    """A column of raw scores is taken as a logit where the task says so."""
-    network = mlp(1).eval()
-    classifier = load_onnx(export(network, table(2), tmp_path / "m.onnx"), task="binary")
-    (x,) = table(6)
-    torch.testing.assert_close(classifier(x)[0][:, 1:], network(x))
 
 
 def test_output_and_features_can_be_chosen(tmp_path: Path) -> None:

@@ -56,23 +56,6 @@ def test_agrees_with_onnx_runtime(case: Case) -> None:
     assert_agrees(case)
 
 
-@pytest.mark.parametrize(
-    ("op", "attributes"),
-    [
-        ("StringNormalizer", {}),
-        ("SequenceLength", {}),
-        ("Optional", {}),
-        ("RandomNormalLike", {}),
-        ("Conv", {"group": 2}),
-        ("Resize", {"antialias": 0, "mode": "linear"}),
-        ("MaxPool", {"kernel_shape": [2, 2], "storage_order": 1}),
-    ],
-)
-def test_what_is_no_runtime_node(op: str, attributes: dict[str, Any]) -> None:
-    """Text, sequences, chance and control flow are never run alone, and what the table knows is not."""
-    assert not is_runtime_node(helper.make_node(op, ["x"], ["y"], **attributes))
-
-
 def test_a_tensor_that_is_read_twice() -> None:
     """One tensor may be several inputs of a node."""
     node = helper.make_node("CenterCropPad", ["x", "x"], ["y"])

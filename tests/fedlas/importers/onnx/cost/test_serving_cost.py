@@ -259,14 +259,6 @@ def test_every_input_of_an_operator_has_a_letter() -> None:
         assert variadic or max(len(schema.inputs) for schema in newer) == len(letters) or name == "Tile", name
 
 
-def _assert_holds(known: AbstractTensor, value: Any) -> None:
-    if known.shape is not None:
-        assert len(known.shape) == value.ndim
-        assert all(a >= b for a, b in zip(known.shape, value.shape, strict=True))
-        assert not known.fixed or known.shape == value.shape
-    assert known.count is None or known.count >= value.size
-
-
 @pytest.mark.parametrize("constant", [False, True], ids=["inputs", "constants"])
 def test_the_rules_hold_for_the_projects_own_cases(constant: bool) -> None:
     """Sizes of each expected output lie within their bounds, for any inputs and for known ones."""
@@ -293,5 +285,5 @@ def _checked(case: Case, constant: bool) -> int:
     except UnsupportedModel:  # an operator written out in others computes its sizes from what is a size to it
         return 0
     for name, value in zip(graph.outputs, case.outputs, strict=True):
-        _assert_holds(walk.tensors[name], np.asarray(value))
+        assert_within(walk.tensors[name], np.asarray(value))
     return 1

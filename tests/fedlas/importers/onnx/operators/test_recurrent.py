@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper
 
 from fedlas.errors import UnsupportedModel
-from fedlas.importers.onnx.evaluator import run_node, shapes_of
-from fedlas.importers.onnx.graph import Graph
-from fedlas.importers.onnx.train.lowering import lower
+from fedlas.importers.onnx.evaluator import run_node
 from tests.helpers.refusals import refusal
 from tests.helpers.single_node import Case, assert_agrees, assert_differentiable, random_floats
 
@@ -119,40 +116,6 @@ def outputs(case: Case) -> dict[str, torch.Tensor]:
 def test_gradients(case: Case) -> None:
     """Gradients by inputs, weights and states equal finite differences, fused or step by step."""
     assert_differentiable(case)
-
-
-def test_weights_of_the_graph_train(tmp_path: Path) -> None:
-    """A lowered LSTM's parameters are the graph's own W, R and B, and all get the gradient of `nn.LSTM`'s weights."""
-    torch.manual_seed(0)
-    native = torch.nn.LSTM(WIDTH, HIDDEN)
-    order = [0, 3, 1, 2]  # PyTorch's input, forget, cell, output → ONNX's input, output, forget, cell
-
-    def onnx_order(weight: torch.Tensor) -> torch.Tensor:
-        return torch.cat([weight.chunk(4)[i] for i in order])
-
-    w, r, b1, b2 = (onnx_order(p.detach()) for p in native.parameters())
-    constants = {"w": w[None], "r": r[None], "b": torch.cat((b1, b2))[None]}
-    node = helper.make_node("LSTM", ["x", "w", "r", "b"], ["", "h"], hidden_size=HIDDEN)
-    info = helper.make_tensor_value_info("x", TensorProto.FLOAT, [TIME, ROWS, WIDTH])
-    initial = [numpy_helper.from_array(value.numpy(), name) for name, value in constants.items()]
-    model = helper.make_model(
-        helper.make_graph([node], "g", [info], [helper.make_empty_tensor_value_info("h")], initial),
-        opset_imports=[helper.make_opsetid("", 14)],
-    )
-    graph = Graph.from_model(model)
-    x = torch.randn(TIME, ROWS, WIDTH)
-    assert shapes_of(graph, {"x": x})["h"] == (1, ROWS, HIDDEN)
-    lowered = lower(graph, ["x"], ["h"], {"w", "r", "b"})
-    (h,) = lowered.module(x)
-    expected = native(x)[1][0]
-    torch.testing.assert_close(h, expected)
-    h.square().sum().backward()
-    expected.square().sum().backward()
-    grads = {name: dict(lowered.module.named_parameters())[place].grad for name, place in lowered.weights.items()}
-    gw, gr, gb1, gb2 = (onnx_order(p.grad) for p in native.parameters() if p.grad is not None)
-    torch.testing.assert_close(grads["w"], gw[None])
-    torch.testing.assert_close(grads["r"], gr[None])
-    torch.testing.assert_close(grads["b"], torch.cat((gb1, gb2))[None])
 
 
 @pytest.mark.parametrize("operator", ["LSTM", "GRU", "RNN"])
