@@ -75,14 +75,6 @@ def test_training_repeats_itself(dropout: float) -> None:
     assert not same(networks[0], networks[2])
 
 
-def test_the_callers_random_state_is_kept() -> None:
-    """Training with dropout draws nothing from the global random state."""
-    (inputs, targets), _, _ = noisy_digits()
-    before = torch.random.get_rng_state()
-    fit(SmallClassifier(64, 10, dropout=0.5), CrossEntropyLoss(), inputs, targets, TrainConfig(epochs=1))
-    assert torch.equal(before, torch.random.get_rng_state())
-
-
 def test_head_scope_changes_the_head_only() -> None:
     """A head-only fine-tune leaves every other weight as it was, and lowers the training loss."""
     train, _, _ = noisy_digits()
@@ -193,14 +185,6 @@ def test_prediction_is_in_evaluation_mode_and_in_order() -> None:
         wanted, seen = classifier.eval()(torch.from_numpy(inputs[0]))
     np.testing.assert_allclose(logits, wanted.numpy(), rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(features, seen.numpy(), rtol=1e-5, atol=1e-5)
-
-
-def test_read_only_arrays_train_without_a_warning() -> None:
-    """Arrays from a file that cannot be written to are accepted."""
-    (inputs, targets), _, _ = noisy_digits()
-    frozen = inputs[0].copy()
-    frozen.flags.writeable = False
-    fit(SmallClassifier(64, 10), CrossEntropyLoss(), [frozen], targets, TrainConfig(epochs=1))
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
