@@ -205,13 +205,6 @@ def test_labels_of_any_kind_are_indices(labels: Any, tmp_path: Path) -> None:
     np.testing.assert_array_equal(dataset.targets, np.arange(N) % 3)
 
 
-@pytest.mark.parametrize("compression", ["none", "snappy", "gzip", "zstd", "lz4", "brotli"])
-def test_every_compression_is_read(compression: str, tmp_path: Path) -> None:
-    """The numbers do not depend on how pages are packed."""
-    path = parquet(tmp_path, {"cubes": TENSORS["nested lists"]}, compression=compression, data_page_version="2.0")
-    np.testing.assert_array_equal(read_dataset(path).inputs["cubes"], CUBES)
-
-
 def test_tensors_that_pyarrow_would_read_wrongly_are_refused() -> None:
     """A permutation that is not its own inverse (NHWC seen as NCHW) is reported, with what to send instead."""
     kind = pa.fixed_shape_tensor(pa.float32(), [2, 3, 4], permutation=[2, 0, 1])
