@@ -216,13 +216,6 @@ def test_a_folder_that_is_somebody_elses_is_found_before_the_work(tmp_path: Path
             os.setresuid(0, 0, 0)
 
 
-def test_a_rejected_file_is_named(bad: Path, here: Here) -> None:
-    """A service that rejects an upload names the file, too; no job is created."""
-    done = here("calibrate", "nan.onnx", "many.npz")
-    assert (done.returncode, done.stdout) == (1, "")
-    assert one_sentence(done.stderr).startswith("nan.onnx: 9 of 9 values of the weights ")
-
-
 def test_debug_shows_where(here: Here) -> None:
     """With --debug the traceback stands before the sentence."""
     done = here("jobs", "ls", "--url", "ftp://x", "--debug")
