@@ -161,13 +161,6 @@ def test_loaders_train_a_network(network: nn.Module) -> None:
     assert [one.method for one in found.report.candidates if one.method != "post_hoc"]
 
 
-def test_without_train_rows_the_others_do(network: nn.Module) -> None:
-    """`train` may be None."""
-    found = fedlas.calibrate(network, None, rows("calibration"), rows("test"), method="temperature", options=QUICK)
-    assert found.report.recipe["splits"] == {"train": 0, "calibration": 600, "guarantee": 0, "test": 797}
-    assert found.report.trained_rows is None
-
-
 def test_features_are_tapped_by_name(network: nn.Module, tmp_path: Path) -> None:
     """The submodule's output is what the file gives as features."""
     given = None, rows("calibration"), rows("test")

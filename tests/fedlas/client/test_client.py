@@ -148,15 +148,6 @@ def test_predictions_of_a_job_are_arrays(job: Job) -> None:
     assert accuracy == pytest.approx(job.report().metrics.calibrated.accuracy.value)
 
 
-def test_names_are_switched(client: Client, job: Job) -> None:
-    """A name lists its versions, answers with its default, and another that is not there is refused."""
-    assert client.names.get("digits").versions == {"1": job.calibrated_model_id}
-    assert client.names.promote("digits", 1).default_version == 1
-    assert [name.name for name in client.names.list()] == ["digits"]
-    with pytest.raises(errors.ClientError, match="version"):
-        client.names.promote("digits", 7)
-
-
 def test_batches_have_results(client: Client, job: Job, tmp_path: Path) -> None:
     """A batch's rows come page after page as typed objects, and whole as a file."""
     batch = client.batches.wait(client.batches.create("digits", job.dataset_id, top_k=2))
@@ -191,16 +182,6 @@ def test_a_calibrator_is_fitted_on_arrays(client: Client, tmp_path: Path) -> Non
     assert client.calibrators.report(calibrator).verdict in ("post_hoc", "unchanged")
     client.calibrators.delete(calibrator)
     assert calibrator.id not in [found.id for found in client.calibrators.list()]
-
-
-@pytest.mark.slow
-def test_a_plan_trains_nothing(client: Client, job: Job) -> None:
-    """A plan says what the job would take, typed, and makes no model."""
-    planned = client.jobs.plan(job.model_id, job.dataset_id)
-    assert planned.plan is not None
-    assert planned.plan.splits.test == made.COUNTS["test"]
-    assert planned.plan.estimate.minutes > 0
-    assert planned.calibrated_model_id is None
 
 
 def test_raw_responses_have_headers(client: Client, job: Job) -> None:
