@@ -52,6 +52,7 @@ from benchmarks.calibration import selected, settings_named  # noqa: E402
 from benchmarks.calibration_scores import interval, outcome, row_scores  # noqa: E402
 from benchmarks.calibration_tables import HARM  # noqa: E402
 from benchmarks.data.common import results_file  # noqa: E402
+from benchmarks.jobs import Order, calibrated, scores_calibrated  # noqa: E402
 from benchmarks.peers import Floats, Method, Targets  # noqa: E402
 from benchmarks.settings import SETTINGS  # noqa: E402
 
@@ -134,18 +135,13 @@ def answer(run: Run, *, own: Sequence[str], fine_tuned: bool) -> None:
 
 
 def _by_scores(base: Path) -> Floats:
-    from benchmarks.worker_jobs import scores_calibrated
-
     with tempfile.TemporaryDirectory(prefix="fedlas-benchmark-") as scratch:
-        return scores_calibrated(base, Path(scratch), Path(scratch))[2]
+        return scores_calibrated(base, Path(scratch))[2]
 
 
 def _by_job(run: Run, method: str) -> Floats:
-    from benchmarks.jobs import Order
-    from benchmarks.worker_jobs import calibrated
-
     with tempfile.TemporaryDirectory(prefix="fedlas-benchmark-") as scratch:
-        told, _, probs = calibrated(run, Order(method), Path(scratch), Path(scratch))
+        told, _, probs = calibrated(run, Order(method), Path(scratch))
     (run[2] / "arena" / f"{method}.json").write_text(json.dumps(told))
     return probs
 
@@ -174,12 +170,12 @@ def scored(run: Run, methods: Sequence[str]) -> Iterator[Json]:
     """Each method of a run: its outcome against a temperature, its NLL over the upload's, and whether it failed."""
     name, seed, base = run
     hidden, uploaded = np.load(base / "hidden.npz"), np.load(base / "logits.npz")["uploaded"]
-    targets, groups = hidden["targets"], hidden.get("groups")
+    targets = hidden["targets"]
     stored = {method: np.load(_file(base, method)) for method in methods if _file(base, method).exists()}
     probs = {method: found if found.size else uploaded for method, found in stored.items()} | {UPLOADED: uploaded}
     nll = {method: row_scores(found, targets, "nll") for method, found in probs.items()}
     for method, rows in nll.items():
-        mean, low, high = interval(rows - nll[TEMPERATURE], groups)
+        mean, low, high = interval(rows - nll[TEMPERATURE])
         yield {
             "table": name,
             "seed": seed,

@@ -20,20 +20,19 @@ _EPSILON = float(np.finfo(np.float32).eps)  # scikit-learn's own floor where it 
 def make_base(name: str, seed: int, folder: Path) -> None:
     """Leave in `folder` what the other stages read.
 
-    `model.onnx`; `dataset.npz` as it is uploaded (the model's inputs, `label`, `split`, `group`, `class_names`);
-    `hidden.npz` (`targets`, `groups` where there are any) and `hidden_inputs.npz`; `logits.npz` of the uploaded model
-    (`calibration`, `targets`, `hidden`), which are logarithms where it answers probabilities, and what it answers
-    itself (`uploaded`).
+    `model.onnx`; `dataset.npz` as it is uploaded (the model's inputs, `label`, `split`, `class_names`); `hidden.npz`
+    (`targets`) and `hidden_inputs.npz`; `logits.npz` of the uploaded model (`calibration`, `targets`, `hidden`), which
+    are logarithms where it answers probabilities, and what it answers itself (`uploaded`).
     """
     setting = SETTINGS[name]
     split = setting.split(seed)
     content = setting.base.onnx(split, seed=seed, name=name)
-    names = [entry.name for entry in _session(content).get_inputs()]
+    names = [entry.name for entry in session(content).get_inputs()]
     folder.mkdir(parents=True, exist_ok=True)
     files: dict[str, dict[str, Any]] = {
         "dataset": _dataset(split, names),
         "hidden_inputs": dict(zip(names, split.hidden[0], strict=True)),
-        "hidden": {"targets": split.hidden[1]} | ({} if split.groups is None else {"groups": split.groups["hidden"]}),
+        "hidden": {"targets": split.hidden[1]},
         "logits": {
             "calibration": uploaded_logits(content, split.calibration[0]),
             "targets": split.calibration[1],
@@ -52,8 +51,6 @@ def _dataset(split: Split, names: list[str]) -> dict[str, Array]:
     arrays["label"] = np.concatenate([targets for _, targets in parts.values()])
     arrays["split"] = np.repeat(list(parts), [len(targets) for _, targets in parts.values()])
     arrays["class_names"] = np.array(split.class_names)
-    if split.groups is not None:
-        arrays["group"] = np.concatenate([split.groups[part] for part in parts])
     return arrays
 
 
@@ -71,13 +68,14 @@ def uploaded_probabilities(content: bytes, inputs: list[Array]) -> Floats:
 
 
 def _answers(content: bytes, inputs: list[Array]) -> tuple[str, Floats]:
-    session = _session(content)
-    kind = "logits" if "logits" in {entry.name for entry in session.get_outputs()} else "probabilities"
-    named = dict(zip([entry.name for entry in session.get_inputs()], inputs, strict=True))
-    return kind, np.asarray(session.run([kind], named)[0], np.float64)
+    opened = session(content)
+    kind = "logits" if "logits" in {entry.name for entry in opened.get_outputs()} else "probabilities"
+    named = dict(zip([entry.name for entry in opened.get_inputs()], inputs, strict=True))
+    return kind, np.asarray(opened.run([kind], named)[0], np.float64)
 
 
-def _session(content: bytes) -> onnxruntime.InferenceSession:
+def session(model: bytes | Path) -> onnxruntime.InferenceSession:
+    """ONNX Runtime alone, on one thread."""
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

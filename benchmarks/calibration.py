@@ -2,11 +2,9 @@
 
     python -m benchmarks.calibration --stage bases --settings networks        # base models as ONNX, datasets
     python -m benchmarks.calibration --stage peers --settings networks        # temperature, probmetrics, netcal
-    python -m benchmarks.calibration --stage jobs --settings networks         # the service, over HTTP
-    python -m benchmarks.calibration --stage jobs --through worker            # the worker's functions, in one process
-    python -m benchmarks.calibration --stage jobs --through scores            # scores only: no features to read
-    python -m benchmarks.calibration --stage jobs --through worker --method auto   # fine-tuned, in folders beside
-    python -m benchmarks.calibration --stage refits --method auto             # probmetrics, netcal on the same refits
+    python -m benchmarks.calibration --stage jobs --settings networks         # the worker's functions, in this process
+    python -m benchmarks.calibration --stage jobs --scores-alone              # scores only: no features to read
+    python -m benchmarks.calibration --stage jobs --method auto               # fine-tuned, in folders beside
     python -m benchmarks.calibration --settings untouched                     # all stages, then the scores
 
 Without `--stage` all run, one after the other, and `benchmarks.calibration_scores` scores what they left. A finished
@@ -35,8 +33,8 @@ from benchmarks.peers import make_peers  # noqa: E402
 from benchmarks.settings import SETTINGS  # noqa: E402
 
 Run = tuple[str, int, Path]
-SECTIONS = ("networks", "unseen", "forests", "untouched", "new-tables", "arena", "second-arena", "small", "large")
-STAGES = ("bases", "peers", "jobs", "refits", "scores")
+SECTIONS = ("networks", "forests", "untouched", "new-tables", "arena", "second-arena", "small")
+STAGES = ("bases", "peers", "jobs", "scores")
 
 
 def main() -> None:
@@ -49,37 +47,19 @@ def main() -> None:
         _each(options, "peers.npz", lambda run: make_peers(run[2]))
     if "jobs" in stages:
         _jobs(options)
-    if "refits" in stages:
-        _refit_peers(options)
     if "scores" in stages:
         subprocess.run([sys.executable, "-m", "benchmarks.calibration_scores"], check=True)
 
 
 def _jobs(options: argparse.Namespace) -> None:
     """Run the jobs that are missing; runs without a base are left for later."""
-    from benchmarks.jobs import Order, missing_jobs, run_jobs
-    from benchmarks.worker_jobs import run_in_worker, run_scores
+    from benchmarks.jobs import Order, run_jobs, run_scores
 
-    order = Order(options.method, options.minutes)
     runs = [run for run in selected(options.settings, options.seeds) if (run[2] / "model.onnx").exists()]
-    missing = missing_jobs(runs, order)
-    if options.through == "scores":
+    if options.scores_alone:
         run_scores(runs)
-    elif options.through == "worker":
-        run_in_worker(missing, order)
-    elif missing:
-        run_jobs(missing, order, at_once=options.at_once)
-
-
-def _refit_peers(options: argparse.Namespace) -> None:
-    """The peers on the out-of-fold logits of the refits that jobs of this method have left."""
-    from benchmarks.jobs import Order
-
-    order = Order(options.method)
-    for run in selected(options.settings, options.seeds):
-        folder = order.folder(run)
-        if (folder / "refit.npz").exists() and not (folder / "refit_peers.npz").exists():
-            make_peers(folder, logits="refit", peers="refit_peers")
+    else:
+        run_jobs(runs, Order(options.method, options.minutes))
 
 
 def _each(options: argparse.Namespace, file: str, compute: Callable[[Run], None]) -> None:
@@ -106,8 +86,7 @@ def _options() -> argparse.Namespace:
     default = [name for name, setting in SETTINGS.items() if setting.section in ("networks", "forests")]
     parser.add_argument("--settings", type=settings_named, default=default, help="names or sections with commas")
     parser.add_argument("--seeds", type=lambda text: [int(seed) for seed in text.split(",")])
-    parser.add_argument("--at-once", type=int, default=2, help="jobs at once over HTTP")
-    parser.add_argument("--through", choices=("http", "worker", "scores"), default="http", help="what is asked")
+    parser.add_argument("--scores-alone", action="store_true", help="jobs get scores only, and no features")
     parser.add_argument("--method", default="post_hoc", help="method of the jobs")
     parser.add_argument("--minutes", type=float, default=30.0, help="budget of a job")
     options: argparse.Namespace = parser.parse_args()

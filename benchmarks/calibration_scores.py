@@ -3,14 +3,13 @@
     python -m benchmarks.calibration_scores                      # every run in the cache folder, every section
     python -m benchmarks.calibration_scores --section untouched
 
-A base is a folder `SETTING-SEED` with `hidden.npz` (`targets` (N,), `groups` (N,) where rows belong together) and
-`peers.npz` (`uploaded`, `temperature`, `probmetrics`, `netcal`: probabilities (N, K)). A run is that folder or one
-beside it with `served.npz` (`served`), `run.json` (`setting`, `seed`, `section`, `verdict`, `served`, `significant`),
-and where something was trained `finalists.npz` and `refit_peers.npz` (`probmetrics` and `netcal` on the refit). The
-scores of a run go into its folder, `scores.json`.
+A base is a folder `SETTING-SEED` with `hidden.npz` (`targets` (N,)) and `peers.npz` (`uploaded`, `temperature`,
+`probmetrics`, `netcal`: probabilities (N, K)). A run is that folder or one beside it with `served.npz` (`served`) and
+`run.json` (`setting`, `seed`, `section`, `verdict`, `served`, `significant`). The scores of a run go into its folder,
+`scores.json`.
 
 A run is *better* or *worse* where the 95 % interval of the mean paired difference excludes zero (percentile bootstrap
-of rows, or of whole groups, 2,000 resamples); where a section has a margin, the tables ask for more than that, too.
+of rows, 2,000 resamples); where a section has a margin, the tables ask for more than that, too.
 *Harm* is an NLL more than 1 % above that of the uploaded model.
 """
 
@@ -20,7 +19,6 @@ import argparse
 import json
 import os
 import re
-from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -33,12 +31,8 @@ from benchmarks.calibration_tables import PROPER, RIVALS, SECTIONS, report
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Json = dict[str, Any]
-#: Policies that no job leaves any more: all finalists without a veto of test rows, and single ones.
-FINALISTS = ("A", "B", "trained", "average")
 RESAMPLES = 2000
 BINS = 15
-FLOOR_DRAWS = 300
-_SAME = 1e-5  # two computations of one probability
 _TINY = 1e-12  # 0 has no logarithm
 
 
@@ -50,14 +44,10 @@ def row_scores(probs: Floats, targets: Integers, kind: str) -> Floats:
     return np.asarray((probs**2).sum(axis=1) - 2 * true + 1)
 
 
-def interval(differences: Floats, groups: Integers | None = None, *, seed: int = 0) -> tuple[float, float, float]:
-    """Mean of (N,) paired differences with its 95 % bootstrap interval; whole groups are drawn where there are any."""
-    sums: Floats = differences
-    sizes: Floats = np.ones(len(differences))
-    if groups is not None:
-        _, unit = np.unique(groups, return_inverse=True)
-        sums, sizes = (np.bincount(unit, each).astype(np.float64) for each in (differences, sizes))
-    low, high = np.quantile([(row @ sums) / (row @ sizes) for row in _resamples(len(sums), seed)], [0.025, 0.975])
+def interval(differences: Floats, *, seed: int = 0) -> tuple[float, float, float]:
+    """Mean of (N,) paired differences with its 95 % bootstrap interval."""
+    means = [row @ differences / len(differences) for row in _resamples(len(differences), seed)]
+    low, high = np.quantile(means, [0.025, 0.975])
     return float(differences.mean()), float(low), float(high)
 
 
@@ -80,12 +70,6 @@ def ece(confidences: Floats, right: NDArray[np.bool_]) -> float:
     return float(np.abs(np.bincount(at, confidences - right, minlength=BINS)).sum() / len(confidences))
 
 
-def noise_floor(confidences: Floats, *, seed: int = 0) -> float:
-    """Mean ECE of a perfectly calibrated model with these confidences: answers are right as often as they say."""
-    rng = np.random.default_rng(seed)
-    return float(np.mean([ece(confidences, rng.random(len(confidences)) < confidences) for _ in range(FLOOR_DRAWS)]))
-
-
 def signed_gap(probs: Floats, targets: Integers) -> Json:
     """Mean confidence, the gap to the accuracy, and the variance over rows of confidence minus right."""
     confidences = probs.max(axis=1)
@@ -95,13 +79,12 @@ def signed_gap(probs: Floats, targets: Integers) -> Json:
 
 
 def scores(probs: Floats, targets: Integers) -> Json:
-    """Accuracy, NLL, Brier, ECE and the floor of ECE, and the signed gap."""
+    """Accuracy, NLL, Brier, ECE and the signed gap."""
     confidences, right = probs.max(axis=1), probs.argmax(axis=1) == targets
     return {
         "accuracy": round(float(right.mean()), 5),
         **{kind: round(float(row_scores(probs, targets, kind).mean()), 6) for kind in PROPER},
         "ece": round(ece(confidences, right), 5),
-        "ece_floor": round(noise_floor(confidences), 5),
         **signed_gap(probs, targets),
     }
 
@@ -114,45 +97,27 @@ def read_run(folder: Path, section: str | None = None) -> Json | None:
     base = folder.with_name(f"{told['setting']}-{told['seed']}")
     if section not in (None, told["section"]) or not (base / "peers.npz").exists():
         return None
-    hidden = np.load(base / "hidden.npz")
-    targets, groups = hidden["targets"], hidden.get("groups")
+    targets = np.load(base / "hidden.npz")["targets"]
     probs = {name: _checked(values, targets) for name, values in _probabilities(folder, base).items()}
-    rivals = [rival for rival in ("uploaded", *RIVALS) if rival in probs]
-
-    def minus(policy: str) -> Json:
-        return {
-            rival: {kind: _against(probs[policy], probs[rival], targets, groups, kind) for kind in PROPER}
-            for rival in rivals
-        }
-
     return {
         **told,
         "hidden_rows": len(targets),
         "calibration_rows": len(np.load(base / "logits.npz")["targets"]),
         "scores": {name: scores(values, targets) for name, values in probs.items()},
-        "served_minus": minus("served"),
-        "finalists_minus": {name: minus(name) for name in FINALISTS if name in probs},
+        "served_minus": {
+            rival: {kind: _against(probs["served"], probs[rival], targets, kind) for kind in PROPER}
+            for rival in ("uploaded", *RIVALS)
+            if rival in probs
+        },
     }
 
 
 def _probabilities(folder: Path, base: Path) -> dict[str, NDArray[Any]]:
     """The probabilities of the hidden rows, by the name of who answers them."""
     probs = dict(np.load(base / "peers.npz").items()) | {"served": np.load(folder / "served.npz")["served"]}
-    if (folder / "refit_peers.npz").exists():
-        refit = np.load(folder / "refit_peers.npz")
-        probs |= {f"refit_{library}": refit[library] for library in ("probmetrics", "netcal")}
-    if (folder / "finalists.npz").exists():
-        if (base / "served.npz").exists():
-            probs["post_hoc"] = np.load(base / "served.npz")["served"]
-        finalists = np.load(folder / "finalists.npz")
-        files = [probs[name] for name in ("served", "post_hoc") if name in probs]
-        probs |= {name: _as_file(finalists[name], files) for name in FINALISTS if name in finalists}
+    if folder != base and (base / "served.npz").exists():
+        probs["post_hoc"] = np.load(base / "served.npz")["served"]
     return probs
-
-
-def _as_file(probs: NDArray[Any], files: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """The answers of a file in place of the same function in memory: the last bit of float32 is no difference."""
-    return next((file for file in files if np.abs(file - probs).max() < _SAME), probs)
 
 
 def _checked(probs: NDArray[Any], targets: Integers) -> Floats:
@@ -165,8 +130,8 @@ def _checked(probs: NDArray[Any], targets: Integers) -> Floats:
     return np.asarray(probs / probs.sum(axis=1, keepdims=True))
 
 
-def _against(served: Floats, rival: Floats, targets: Integers, groups: Integers | None, kind: str) -> Json:
-    value, low, high = interval(row_scores(served, targets, kind) - row_scores(rival, targets, kind), groups)
+def _against(served: Floats, rival: Floats, targets: Integers, kind: str) -> Json:
+    value, low, high = interval(row_scores(served, targets, kind) - row_scores(rival, targets, kind))
     return {"value": round(value, 6), "low": round(low, 6), "high": round(high, 6), "outcome": outcome(low, high)}
 
 

@@ -12,37 +12,24 @@ Json = dict[str, Any]
 SECTIONS = {
     "networks": "29 settings of networks",
     "networks-auto": "the same, fine-tuned",
-    "unseen-auto": "bases trained on other rows, fine-tuned",
     "scores": "29 settings by their scores, without features",
     "forests": "forests, boosting, …",
     "untouched": "ten untouched tables",
     "untouched-auto": "ten untouched tables, fine-tuned",
     "new-tables": "twenty new tables",
     "new-tables-auto": "twenty new tables, fine-tuned",
-    "large": "resnet18 and MiniLM",
-    "large-auto": "resnet18 and MiniLM, fine-tuned",
 }
 RIVALS = {
     "temperature": "base + TS",
     "probmetrics": "probmetrics, best",
     "netcal": "netcal, best",
-    "refit_probmetrics": "probmetrics, best, on the same refit",
-    "refit_netcal": "netcal, best, on the same refit",
     "post_hoc": "the job that trains nothing",
-}
-POLICIES = {
-    "A": "lowest out of fold at cost 1, no veto",
-    "B": "lowest out of fold, no veto",
-    "trained": "the refit alone",
-    "average": "the average alone",
 }
 PROPER = ("brier", "nll")
 #: Sections in which a mean difference of at most this counts as the same, whatever its interval.
 MARGINS = {name: {"brier": 2e-4, "nll": 5e-4} for name in ("new-tables", "new-tables-auto")}
 HARM = 1.01  # served NLL over uploaded NLL
-RATIO = 1.5  # ECE over its noise floor
 NEGLIGIBLE = 1e-4  # counted all the same, and shown apart
-_ALWAYS = ("temperature", "probmetrics", "netcal")  # rivals of every run
 _KINDS = {"scores": ", scores only", **{s: ", fine-tuned" for s in SECTIONS if s.endswith("-auto")}}
 ACCURACY = -0.005  # mean over the seeds of a setting, served minus uploaded
 
@@ -68,23 +55,6 @@ def counts_table(runs: Sequence[Json]) -> str:
             cells += [f"{np.mean([f['value'] for f in found[kind]]):+.4f}" for kind in PROPER]
             lines.append(f"| {title}: {name} | {len(compared)} | {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def policies_table(runs: Sequence[Json]) -> str:
-    """The worth of single finalists, and of the choices that no test row vetoes, had they been served."""
-    lines = [f"| Brier, NLL against | runs | {' | '.join(RIVALS.values())} |", "|---|---|" + "---|" * len(RIVALS)]
-    for section, title in SECTIONS.items():
-        for policy, name in POLICIES.items():
-            found = [run.get("finalists_minus", {}) for run in runs if run["section"] == section]
-            mine = [each[policy] for each in found if policy in each]
-            if mine:
-                cells = [_outcomes([each[rival] for each in mine if rival in each]) for rival in RIVALS]
-                lines.append(f"| {title}: {name} | {len(mine)} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def _outcomes(found: Sequence[Json]) -> str:
-    return ", ".join(_tally([each[kind]["outcome"] for each in found]) for kind in PROPER) if found else ""
 
 
 def accuracy_table(runs: Sequence[Json]) -> str:
@@ -154,48 +124,6 @@ def _share(flags: Sequence[bool]) -> str:
     return f"{sum(flags)} ({100 * np.mean(flags):.1f} %)"
 
 
-def ece_table(runs: Sequence[Json]) -> str:
-    """Mean ECE of the served model against its floor, setting by setting, and the differences to the rivals."""
-    heads = ["setting", "uploaded Brier, NLL", *(f"ΔBrier, ΔNLL: {RIVALS[name]}" for name in _ALWAYS)]
-    heads += ["accuracy", "ECE % uploaded, TS, served", "floor %", "ratio"]
-    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
-    for name, mine in _by_setting(runs).items():
-        mean, floor, ratio = _calibrated(mine)
-        uploaded = [f"{np.mean([run['scores']['uploaded'][kind] for run in mine]):.3f}" for kind in PROPER]
-        cells = [f"{name} ({len(mine)})", ", ".join(uploaded), *(_differences(mine, rival) for rival in _ALWAYS)]
-        cells.append(f"{100 * np.mean([_gain(run) for run in mine]):+.2f}")
-        eces = [np.mean([run["scores"][p]["ece"] for run in mine]) for p in ("uploaded", "temperature")]
-        cells += [", ".join(f"{100 * value:.2f}" for value in (*eces, mean)), f"{100 * floor:.2f}"]
-        cells.append(f"{ratio:.2f}{'' if ratio <= RATIO else ' ✗'}")
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def ece_shares(runs: Sequence[Json]) -> str:
-    """In how many settings of each section the mean ECE of the served model is near its noise floor."""
-    lines = [f"| ECE at most {RATIO} times its noise floor | settings |", "|---|---|"]
-    for section, title in SECTIONS.items():
-        settings = _by_setting([run for run in runs if run["section"] == section])
-        near = [_calibrated(mine)[2] <= RATIO for mine in settings.values()]
-        if near:
-            lines.append(f"| {title} | {sum(near)} of {len(near)} ({100 * np.mean(near):.0f} %) |")
-    return "\n".join(lines)
-
-
-def _calibrated(runs: Sequence[Json]) -> tuple[float, float, float]:
-    """Mean over seeds of the served model's ECE and of its floor, and their ratio."""
-    mean, floor = (float(np.mean([run["scores"]["served"][key] for run in runs])) for key in ("ece", "ece_floor"))
-    return mean, floor, mean / max(floor, 1e-9)
-
-
-def _differences(runs: Sequence[Json], rival: str) -> str:
-    """Mean differences over seeds, each with better/same/worse of its runs."""
-    found = {kind: [run["served_minus"][rival][kind] for run in runs] for kind in PROPER}
-    return ", ".join(
-        f"{np.mean([f['value'] for f in found[k]]):+.4f} {_tally([f['outcome'] for f in found[k]])}" for k in PROPER
-    )
-
-
 def worse_table(runs: Sequence[Json]) -> str:
     """Every run that is worse than a rival or harmful, with what was served."""
     lines = ["| setting, seed | rival | score | difference (95 % interval) | served | verdict |", "|---" * 6 + "|"]
@@ -248,18 +176,15 @@ def beyond_margin(run: Json) -> Json:
     if margins is None:
         return run
 
-    def told(minus: Json) -> Json:
-        return {
-            rival: {k: f if abs(f["value"]) > margins[k] else f | {"outcome": "same"} for k, f in found.items()}
-            for rival, found in minus.items()
-        }
-
-    finalists = {name: told(minus) for name, minus in run["finalists_minus"].items()}
-    return run | {"served_minus": told(run["served_minus"]), "finalists_minus": finalists}
+    told = {
+        rival: {k: f if abs(f["value"]) > margins[k] else f | {"outcome": "same"} for k, f in found.items()}
+        for rival, found in run["served_minus"].items()
+    }
+    return run | {"served_minus": told}
 
 
 def report(runs: Sequence[Json]) -> str:
     """All tables in Markdown."""
-    tables = (counts_table, policies_table, accuracy_table, harm_table, jobs_table, gap_table, ece_shares, worse_table)
+    tables = (counts_table, accuracy_table, harm_table, jobs_table, gap_table, worse_table)
     found = [beyond_margin(run) for run in runs]
-    return "\n\n".join(table(found) for table in (*tables, ece_table))
+    return "\n\n".join(table(found) for table in tables)

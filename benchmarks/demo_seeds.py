@@ -30,8 +30,7 @@ import torch  # noqa: E402
 
 from benchmarks.calibration_scores import signed_gap  # noqa: E402
 from benchmarks.data.common import cache_folder, results_file  # noqa: E402
-from benchmarks.jobs import told_of  # noqa: E402
-from benchmarks.worker_jobs import probabilities, worker_job  # noqa: E402
+from benchmarks.jobs import probabilities, told_of, worker_job  # noqa: E402
 from fedlas.metrics import brier, nll  # noqa: E402
 from worker import demo_model  # noqa: E402
 
@@ -71,7 +70,7 @@ def base_of(seed: int, *, deal_rows: bool) -> Path:
 def served_of(folder: Path, scratch: Path) -> Json:
     """The model that a job serves and its report, judged on its test rows and on the 500 fresh ones."""
     given = folder / "digits.onnx", folder / "digits.npz", {"method": "auto"}
-    job = worker_job(*given, scratch, seen_by_model="train_split")
+    job = worker_job(*given, scratch)
     sent, fresh = np.load(folder / "digits.npz"), np.load(folder / "fresh.npz")
     test = sent["split"] == "test"
     parts = {"test": (sent["x"][test], sent["label"][test]), "fresh": (fresh["x"], fresh["label"])}

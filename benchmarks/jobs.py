@@ -1,46 +1,47 @@
-"""The third stage of the calibration benchmark: jobs, and what is served afterwards.
+"""The third stage of the calibration benchmark: jobs by the worker's own functions, and what is served afterwards.
 
-Over HTTP `fedlas serve` runs on loopback with all its parts: model and dataset are uploaded, a job is ordered, and the
-model that it names answers the hidden rows through the Open Inference Protocol. `benchmarks.worker_jobs` does the same
-with the worker's functions alone.
+A job over HTTP starts three processes, each of which loads PyTorch anew: most of its seconds where rows are few. Here
+`worker.inside` inspects both files and calibrates, from the orders that a child of the worker gets to the ONNX file
+that it leaves, and ONNX Runtime answers the hidden rows by that file. `run_scores` calibrates the same rows by their
+scores alone, so that no calibrator can read features.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.bases import session, uploaded_logits
 from benchmarks.data.common import Array
 from benchmarks.settings import SETTINGS
+from fedlas.contract.options import DatasetOptions, ModelOptions, ScoresOptions
+from fedlas.contract.requests import JobRequest
 from fedlas.errors import FedLASError
+from worker.documents import (
+    InspectDatasetOrder,
+    InspectModelOrder,
+    JobOrder,
+    OrderedDataset,
+    OrderedModel,
+    ScoresOrder,
+)
+from worker.inside.calibration import calibrate, fit_scores
+from worker.inside.inspection import inspect_dataset, inspect_model
 
 Json = dict[str, Any]
 #: A setting, a seed and the folder of its base.
 Run = tuple[str, int, Path]
-_ROWS = 1000  # per request
-_START_S = 120.0
-_JOB_S = 3600.0
-_TYPES = {"float32": "FP32", "float64": "FP64", "int64": "INT64"}
-
-
-class JobFailed(Exception):
-    """A record was rejected, or a job did not succeed; the message holds the service's own words."""
+#: The section of scores only, and part of the names of their folders.
+SCORES = "scores"
 
 
 @dataclass(frozen=True)
@@ -65,38 +66,48 @@ class Order:
         return section if self.method == Order.method else f"{section}-{self.method}"
 
 
-def missing_jobs(runs: Sequence[Run], order: Order) -> list[Run]:
+class ScoresAlone(Order):
+    """No job, but a calibration of scores."""
+
+    def section(self, name: str) -> str:
+        return SCORES
+
+
+def run_jobs(runs: Sequence[Run], order: Order) -> None:
+    """Run what is missing, one after the other; a run that fails is printed, written down and left out."""
+    for run in _missing(runs, order):
+        with tempfile.TemporaryDirectory(prefix="fedlas-benchmark-") as scratch:
+            _keep(run, order, partial(calibrated, run, order, Path(scratch)))
+
+
+def run_scores(runs: Sequence[Run]) -> None:
+    """Jobs of these runs by the scores of the uploaded model alone: the section `scores`, in folders of their own."""
+    order = ScoresAlone(method=SCORES)
+    for run in _missing(runs, order):
+        with tempfile.TemporaryDirectory(prefix="fedlas-benchmark-") as scratch:
+            _keep(run, order, partial(scores_calibrated, run[2], Path(scratch)))
+
+
+def _missing(runs: Sequence[Run], order: Order) -> list[Run]:
     """Runs that have no `served.npz` yet."""
     return [run for run in runs if not (order.folder(run) / "served.npz").exists()]
 
 
-def run_jobs(runs: Sequence[Run], order: Order, *, at_once: int) -> None:
-    """Run what is missing; a run that fails is printed, written down as `failed.json`, and left out."""
-    with running_service(at_once) as url, ThreadPoolExecutor(at_once) as pool:
-
-        def one(run: Run) -> None:
-            with httpx.Client(base_url=url, timeout=120) as client:
-                keep(run, order, lambda folder: _calibrated(client, run, order))
-
-        list(pool.map(one, runs))
-
-
-def keep(run: Run, order: Order, calibrated: Callable[[Path], tuple[Json, Json, NDArray[np.float64]]]) -> None:
-    """Write down a job's answer, its report and probabilities (N, K) of hidden rows; `calibrated` may leave more."""
+def _keep(run: Run, order: Order, answered: Callable[[], tuple[Json, Json, NDArray[np.float64]]]) -> None:
+    """Write down a job's answer, its report and probabilities (N, K) of hidden rows."""
     (name, seed, _), folder = run, order.folder(run)
     folder.mkdir(exist_ok=True)
     began, cpu_began = time.perf_counter(), time.process_time()
     told: Json = {"setting": name, "seed": seed, "title": SETTINGS[name].title, "section": order.section(name)}
     try:
-        found, report, served = calibrated(folder)
-    except (JobFailed, FedLASError, httpx.HTTPError) as problem:
+        found, report, served = answered()
+    except FedLASError as problem:
         words = f"{type(problem).__name__}: {problem}"
         (folder / "failed.json").write_text(json.dumps(told | {"error": words}, indent=1) + "\n")
         print(f"FAILED {name}, seed {seed}: {words}", flush=True)
         return
-    told |= found | {"seconds": round(time.perf_counter() - began, 1)}
-    if found["through"] != "http":  # over HTTP others compute
-        told["cpu_seconds"] = round(time.process_time() - cpu_began, 1)
+    seconds = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu_began}
+    told |= found | {key: round(value, 1) for key, value in seconds.items()}
     (folder / "report.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     (folder / "run.json").write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n")
     unfinished = folder / "served.unfinished.npz"
@@ -106,23 +117,62 @@ def keep(run: Run, order: Order, calibrated: Callable[[Path], tuple[Json, Json, 
     print(f"job of {name}, seed {seed}: {told['verdict']}, {told['served']}, {told['seconds']:.0f} s", flush=True)
 
 
-def _calibrated(client: httpx.Client, run: Run, order: Order) -> tuple[Json, Json, NDArray[np.float64]]:
-    """The job's record, its report, and (N, K) probabilities of the hidden rows by the model that it names."""
-    name, seed, folder = run
-    seen = SETTINGS[name].seen_by_model
-    dataset = _uploaded(client, f"/v1/datasets?name={name}&seen_by_model={seen}", folder / "dataset.npz")
-    names = ",".join(dataset["class_names"])
-    model = client.build_request("POST", "/v1/models", params={"name": name, "class_names": names}).url
-    ids = {"model_id": _uploaded(client, str(model), folder / "model.onnx")["id"], "dataset_id": dataset["id"]}
-    job: Json = _json(client.post("/v1/jobs", json=ids | order.request(seed)))
-    deadline = time.monotonic() + _JOB_S
-    while job["status"] not in ("succeeded", "failed", "cancelled") and time.monotonic() < deadline:
-        job = _json(client.get(f"/v1/jobs/{job['id']}", params={"wait": 30}))
-    if job["status"] != "succeeded":
-        raise JobFailed(f"{job['status']}: {job['error']}")
-    report: Json = _json(client.get(f"/v1/jobs/{job['id']}/report"))
-    served = _probabilities(client, job["calibrated_model_id"], folder / "hidden_inputs.npz")
-    return told_of(report) | {"through": "http", "splits": dataset["splits"]}, report, served
+@dataclass(frozen=True)
+class WorkerJob:
+    """A job run in this process: its seconds without inspection, the served ONNX file, and dataset rows by split."""
+
+    report: Json
+    seconds: dict[str, float]
+    file: Path
+    splits: dict[str, int]
+    cost_factor: float | None
+
+
+def worker_job(upload: Path, dataset: Path, request: Json, scratch: Path) -> WorkerJob:
+    """Inspect an ONNX file and a dataset and calibrate, as the service orders it from a worker."""
+    as_sent = InspectDatasetOrder(options=DatasetOptions(seen_by_model="train_split"))
+    seen = inspect_dataset(as_sent, {"dataset": dataset}, scratch, _quiet)
+    options = ModelOptions(class_names=seen.profile.class_names)
+    model = inspect_model(InspectModelOrder(options=options), {"model": upload}, scratch, _quiet)
+    order = JobOrder(
+        kind="calibrate",
+        job_id="job_0",
+        request=JobRequest.model_validate({"model_id": "mdl_0", "dataset_id": "ds_0", **request}),
+        model=OrderedModel(id="mdl_0", sha256="0", row_key="0" * 32, options=options, profile=model.profile),
+        dataset=OrderedDataset(id="ds_0", sha256="0", prepared_sha256="0"),
+    )
+    began, cpu_began = time.perf_counter(), time.process_time()
+    result = calibrate(order, {"model": upload, "dataset": scratch / seen.prepared}, scratch, _quiet)
+    seconds = {"job_seconds": time.perf_counter() - began, "job_cpu_seconds": time.process_time() - cpu_began}
+    return WorkerJob(
+        report=json.loads((scratch / result.report).read_text()),
+        seconds={key: round(value, 1) for key, value in seconds.items()},
+        file=scratch / (model.served if result.calibrated is None else result.model),
+        splits=dict(seen.profile.splits or {}),
+        cost_factor=None if result.calibrated is None else result.calibrated.cost_factor,
+    )
+
+
+def calibrated(run: Run, asked: Order, scratch: Path) -> tuple[Json, Json, NDArray[np.float64]]:
+    """The job's answer, its report, and (N, K) probabilities of the hidden rows."""
+    _, seed, folder = run
+    job = worker_job(folder / "model.onnx", folder / "dataset.npz", asked.request(seed), scratch)
+    told = job.seconds | told_of(job.report) | {"splits": job.splits}
+    return told, job.report, probabilities(job.file, dict(np.load(folder / "hidden_inputs.npz").items()))
+
+
+def scores_calibrated(folder: Path, scratch: Path) -> tuple[Json, Json, NDArray[np.float64]]:
+    """The counterpart of `calibrated` for the scores of calibration and test rows."""
+    dataset, rows = np.load(folder / "dataset.npz"), np.load(folder / "logits.npz")
+    kept = dataset["split"] != "train"
+    inputs = {name: dataset[name][kept] for name in dataset if name not in ("label", "split", "class_names")}
+    logits = uploaded_logits((folder / "model.onnx").read_bytes(), list(inputs.values())).astype(np.float32)
+    scores = {"logits": logits, "label": dataset["label"][kept], "split": dataset["split"][kept]}
+    np.savez(scratch / "scores.npz", class_names=dataset["class_names"], **scores)
+    order = ScoresOrder(sha256="0", options=ScoresOptions(method="auto"))
+    result = fit_scores(order, {"scores": scratch / "scores.npz"}, scratch, _quiet)
+    report: Json = json.loads((scratch / result.report).read_text())
+    return told_of(report), report, probabilities(scratch / result.onnx, {"logits": rows["hidden"].astype(np.float32)})
 
 
 def told_of(report: Json) -> Json:
@@ -139,83 +189,10 @@ def told_of(report: Json) -> Json:
     }
 
 
-def _uploaded(client: httpx.Client, url: str, path: Path) -> Json:
-    record: Json = _json(client.post(url, content=path.read_bytes()))
-    place = url.partition("?")[0]
-    while record["status"] == "inspecting":
-        record = _json(client.get(f"{place}/{record['id']}", params={"wait": 30}))
-    if record["status"] != "ready":
-        raise JobFailed(f"{path.name} was rejected: {record['error']}")
-    return record
+def probabilities(file: Path, inputs: dict[str, Array]) -> NDArray[np.float64]:
+    """(N, K) of the rows by an ONNX file."""
+    return np.asarray(session(file).run(["probabilities"], inputs)[0], np.float64)
 
 
-def _probabilities(client: httpx.Client, model: str, path: Path) -> NDArray[np.float64]:
-    """(N, K) of the rows of a file, 1,000 in a request, as binary tensors."""
-    inputs = dict(np.load(path).items())
-    starts = range(0, len(next(iter(inputs.values()))), _ROWS)
-    parts = [_inferred(client, model, {n: a[at : at + _ROWS] for n, a in inputs.items()}) for at in starts]
-    return np.concatenate(parts).astype(np.float64)
-
-
-def _inferred(client: httpx.Client, model: str, inputs: dict[str, Array]) -> Array:
-    tensors = [
-        {
-            "name": name,
-            "shape": list(array.shape),
-            "datatype": _TYPES[str(array.dtype)],
-            "parameters": {"binary_data_size": array.nbytes},
-        }
-        for name, array in inputs.items()
-    ]
-    outputs = [{"name": "probabilities", "parameters": {"binary_data": True}}]
-    header = json.dumps({"inputs": tensors, "outputs": outputs}).encode()
-    body = header + b"".join(np.ascontiguousarray(array).tobytes() for array in inputs.values())
-    length = {"Inference-Header-Content-Length": str(len(header)), "Content-Type": "application/octet-stream"}
-    answer = client.post(f"/v2/models/{model}/infer", content=body, headers=length)
-    if answer.status_code != 200:
-        raise JobFailed(f"predictions: {answer.status_code} {answer.text[:500]}")
-    size = int(answer.headers["Inference-Header-Content-Length"])
-    told = json.loads(answer.content[:size])["outputs"][0]
-    dtype = {"FP32": np.float32, "FP64": np.float64}[told["datatype"]]
-    return np.frombuffer(answer.content[size:], dtype).reshape(told["shape"])
-
-
-def _json(answer: httpx.Response) -> Json:
-    if answer.is_error:
-        raise JobFailed(f"{answer.request.method} {answer.request.url.path}: {answer.status_code} {answer.text[:500]}")
-    found: Json = answer.json()
-    return found
-
-
-@contextmanager
-def running_service(jobs: int) -> Iterator[str]:
-    """The address of `fedlas serve` on a free port of loopback, with a data folder of its own; stopped at the end."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with tempfile.TemporaryDirectory(prefix="fedlas-benchmark-") as name:
-        folder = Path(name)
-        where = ["--port", str(port), "--data-dir", str(folder / "data")]
-        command = [sys.executable, "-m", "service.cli", "serve", *where]
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("FEDLAS_")}
-        environment |= {"FEDLAS_HEAVY_CONCURRENCY": str(jobs)}
-        with (folder / "serve.log").open("wb") as log:
-            server = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
-            try:
-                _await_ready(f"http://127.0.0.1:{port}", server, folder / "serve.log")
-                yield f"http://127.0.0.1:{port}"
-            finally:
-                server.send_signal(signal.SIGINT)
-                server.wait()
-
-
-def _await_ready(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + _START_S
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            if httpx.get(f"{url}/readyz", timeout=5).status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.2)
-    raise SystemExit(f"the service did not start:\n{log.read_text()}")
+def _quiet(event: object) -> None:
+    """A worker's child tells its progress; nothing listens here."""

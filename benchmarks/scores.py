@@ -1,8 +1,7 @@
 """Measures scores that become probabilities, and thresholds with a promise: `python -m benchmarks.scores [PART …]`.
 
-Judges are simulated, with a known P(right | score), so that every promise is counted against the truth; `real` takes
-scores of classifiers and of a text encoder. The tables go to standard output. Parts: promise, families, integers, nll,
-signals, labels, real.
+Judges are simulated, with a known P(right | score), so that every promise is counted against the truth. The tables go
+to standard output. Parts: promise, families, integers, nll, signals, labels.
 """
 
 from __future__ import annotations
@@ -22,7 +21,6 @@ from scipy.stats import binom
 
 from benchmarks.score_families import families, integers
 from fedlas.gate.gate import ledger_level
-from fedlas.guarantees import Guarantees, Unreachable
 from fedlas.guarantees.guarantees import upper_bound
 from fedlas.scores.calibration import calibrate_table
 from fedlas.scores.curve import Evidence, fit_curve, row_losses, sigmoid
@@ -85,18 +83,6 @@ def ours(scores: Floats, wrong: NDArray[np.bool_]) -> float | None:
     return None if found is None else found.threshold
 
 
-def before(scores: Floats, wrong: NDArray[np.bool_]) -> float | None:
-    """The bound of models' guarantees, over twenty thresholds at once."""
-    span = float(np.ptp(scores)) or 1.0
-    confident = 0.5 + 0.4999 * (scores - scores.min()) / span
-    probs = np.stack([1 - confident, confident], axis=1)
-    fitted = Guarantees.fit(probs, np.where(wrong, 0, 1), class_names=("wrong", "right"), delta=1 - CONFIDENCE)
-    try:
-        return scores.min() + (fitted.threshold_for(MAX_ERROR) - 0.5) / 0.4999 * span
-    except Unreachable:
-        return None
-
-
 def hindsight(scores: Floats, wrong: NDArray[np.bool_]) -> float | None:
     """The lowest threshold whose own exact bound holds, chosen after the labels were seen, which nothing pays for."""
     rows = Rows.of(scores, wrong)
@@ -107,7 +93,6 @@ def hindsight(scores: Floats, wrong: NDArray[np.bool_]) -> float | None:
 
 PROCEDURES: dict[str, Callable[[Floats, NDArray[np.bool_]], float | None]] = {
     "ours": ours,
-    "twenty thresholds": before,
     "hindsight": hindsight,
 }
 
@@ -163,8 +148,8 @@ def promise(repeats: int) -> Iterator[str]:
     One knows the truth, and makes one exact test at the rank that is best on average; the other looks at the labels
     first, so that its promises break more often than they say.
     """
-    yield "| judge | n | broken | accepted | of one test | of hindsight (broken) | none | twenty thresholds (broken) |"
-    yield "|---|---|---|---|---|---|---|---|"
+    yield "| judge | n | broken | accepted | of one test | of hindsight (broken) | none |"
+    yield "|---|---|---|---|---|---|---|"
     cells = [(name, count, 0) for name in JUDGES for count in PROMISE_SIZES] + [
         ("sharp", 2000, 3),
         ("usual", 10_000, 3),
@@ -177,13 +162,10 @@ def promise(repeats: int) -> Iterator[str]:
             broken.append(broke)
             start = f"| {name}{f', {slices} slices' if slices else ''} | {count} | {broke:.3f} | {share:.2f} |"
             if slices:
-                yield f"{start} | | {none:.2f} | |"
+                yield f"{start} | | {none:.2f} |"
                 continue
-            twenty, after = others
-            yield (
-                f"{start} {_part_of(share, best)} | {_part_of(share, after[1])} ({after[0]:.2f}) | {none:.2f} "
-                f"| {twenty[1]:.2f} ({twenty[0]:.3f}) |"
-            )
+            (after,) = others
+            yield f"{start} {_part_of(share, best)} | {_part_of(share, after[1])} ({after[0]:.2f}) | {none:.2f} |"
     yield f"\nbroken: at most {max(broken):.3f} of a cell, {np.mean(broken):.3f} on average; {repeats} repeats"
 
 
@@ -371,87 +353,6 @@ def _labels_cell(cell: tuple[str, float], repeats: int) -> tuple[float, int, int
     return there, planned_labels(MAX_ERROR, share, LEVEL, error_there=there), realised
 
 
-# --- real scores ------------------------------------------------------------------------------------------------------
-
-
-def real(repeats: int) -> Iterator[str]:
-    """Scores of a classifier and of a text encoder: half of 2,000 rows fit and promise, all others are hidden."""
-    yield "| scores | rows | error of all | broken | accepted | none | NLL: ours; Platt; isotonic; netcal beta |"
-    yield "|---|---|---|---|---|---|---|"
-    for name, make in (("digits, naive Bayes", _digits), ("spam words, naive Bayes", _spam), ("MiniLM pairs", _pairs)):
-        scores, right = make()
-        yield _real_row(name, scores, right, repeats)
-
-
-def _real_row(name: str, scores: Floats, right: Ints, repeats: int) -> str:
-    found = []
-    for seed in range(repeats):
-        order = np.random.default_rng(seed).permutation(len(scores))
-        fit, hidden = order[: min(1000, len(order) // 2)], order[min(1000, len(order) // 2) :]
-        table = ScoreTable({"score": scores[fit]}, right[fit], ("0", "1"))
-        calibration = calibrate_table(table)
-        threshold = calibration.report.promise.threshold
-        accepted = np.zeros(len(hidden), bool) if threshold is None else scores[hidden] >= threshold
-        error = float((right[hidden][accepted] == 0).mean()) if accepted.any() else 0.0
-        rivals = [RIVALS[rival](scores[fit], right[fit]) for rival in ("Platt", "isotonic", "netcal beta")]
-        fitted = [lambda values, model=calibration.model: sigmoid(model.final(values)), *rivals]
-        nlls = [expected_nll(one(scores[hidden]), right[hidden]) for one in fitted]
-        found.append([error > MAX_ERROR, accepted.mean(), threshold is None, *nlls])
-    broken, share, none, *nlls = np.mean(found, axis=0)
-    shown = "; ".join(f"{value:.4f}" for value in nlls)
-    return f"| {name} | {len(scores)} | {1 - right.mean():.3f} | {broken:.2f} | {share:.2f} | {none:.2f} | {shown} |"
-
-
-def _of_classifier(inputs: Floats, targets: Ints) -> tuple[Floats, Ints]:
-    """The confidence of naive Bayes on rows that it was not trained on, and whether it is right."""
-    from sklearn.model_selection import cross_val_predict
-    from sklearn.naive_bayes import GaussianNB
-
-    probs = cross_val_predict(GaussianNB(var_smoothing=1e-3), inputs, targets, method="predict_proba")
-    return probs.max(axis=1), (probs.argmax(axis=1) == targets).astype(np.int64)
-
-
-def _digits() -> tuple[Floats, Ints]:
-    from sklearn.datasets import load_digits
-
-    return _of_classifier(*load_digits(return_X_y=True))
-
-
-def _spam() -> tuple[Floats, Ints]:
-    from benchmarks.data.tabular import tabular
-
-    split = tabular("spam", 0)
-    parts = (split.train, split.calibration, split.test, split.hidden)
-    inputs = np.concatenate([rows[0] for rows, _ in parts]).astype(np.float64)
-    return _of_classifier(inputs, np.concatenate([targets for _, targets in parts]))
-
-
-def _pairs() -> tuple[Floats, Ints]:
-    """The cosine of two package descriptions by MiniLM, right where both are of one section, which half of them are."""
-    import torch
-
-    from benchmarks.data.text import read_packages, tokenise
-    from benchmarks.networks import MiniLM
-
-    packages = read_packages()
-    texts, sections = packages.synopses, np.array(packages.sections)
-    rng = np.random.default_rng(0)
-    first = rng.choice(len(texts), 2000, replace=False)
-    mates = [rng.choice(np.flatnonzero(sections == sections[one])) for one in first]
-    second = np.where(rng.random(2000) < 0.5, mates, rng.choice(len(texts), 2000))
-    network = MiniLM.pretrained().eval()
-    with torch.no_grad():
-        ids, mask = tokenise(tuple(texts[one] for one in (*first, *second)))
-        encoded = torch.cat(
-            [
-                network(*map(torch.from_numpy, part))
-                for part in zip(*(np.array_split(a, 40) for a in (ids, mask)), strict=True)
-            ]
-        )
-    units = torch.nn.functional.normalize(encoded, dim=1).double().numpy()
-    return (units[:2000] * units[2000:]).sum(axis=1), (sections[first] == sections[second]).astype(np.int64)
-
-
 PARTS = {
     "promise": (promise, 2000),
     "families": (families, 250),
@@ -459,7 +360,6 @@ PARTS = {
     "nll": (nll, 100),
     "signals": (signals, 100),
     "labels": (labels, 150),
-    "real": (real, 20),
 }
 
 

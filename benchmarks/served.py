@@ -31,17 +31,15 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # read once, when the
 
 import numpy as np  # noqa: E402
 import onnx  # noqa: E402
-import onnxruntime  # noqa: E402
 import torch  # noqa: E402
 from scipy.special import softmax  # noqa: E402
 
-from benchmarks.bases import make_base  # noqa: E402
+from benchmarks.bases import make_base, session  # noqa: E402
 from benchmarks.calibration import selected, settings_named  # noqa: E402
 from benchmarks.calibration_scores import row_scores  # noqa: E402
 from benchmarks.data.common import Array, cache_folder, results_file  # noqa: E402
-from benchmarks.jobs import Json, Run, told_of  # noqa: E402
+from benchmarks.jobs import Json, Run, probabilities, told_of, worker_job  # noqa: E402
 from benchmarks.peers import fitted_temperature  # noqa: E402
-from benchmarks.settings import SETTINGS  # noqa: E402
 from fedlas.errors import FedLASError  # noqa: E402
 
 MINUTES = 3.0
@@ -93,16 +91,13 @@ def folder_of(label: str, run: Run, job: str) -> Path:
 
 def run_job(run: Run, job: str, folder: Path) -> None:
     """Leave `served.onnx`, `report.json`, `hidden.npy` (N, K) and `run.json`; nothing if it fails."""
-    from benchmarks.worker_jobs import probabilities, worker_job
-
     name, seed, base = run
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     request = JOBS[job] | {"budget": {"minutes": MINUTES}, "seed": seed}
-    files, known = (base / "model.onnx", base / "dataset.npz"), SETTINGS[name].seen_by_model
     with tempfile.TemporaryDirectory(prefix="fedlas-benchmark-") as scratch:
         try:
-            done = worker_job(*files, request, Path(scratch), seen_by_model=known)
+            done = worker_job(base / "model.onnx", base / "dataset.npz", request, Path(scratch))
         except FedLASError as error:
             print(f"{name}, {job} failed: {error}", flush=True)
             return
@@ -117,7 +112,7 @@ def run_job(run: Run, job: str, folder: Path) -> None:
 
 def timed(upload: Path, served: Mapping[Key, Path], rows: Mapping[str, Array]) -> dict[Key, dict[str, float]]:
     """Ratios to the upload's time by file, as `{file: {"1 row, all": …}}`, and the microseconds of `UPLOAD`."""
-    sessions = {key: _session(file) for key, file in {UPLOAD: upload, **served}.items()}
+    sessions = {key: session(file) for key, file in {UPLOAD: upload, **served}.items()}
     found: dict[Key, dict[str, float]] = {key: {} for key in sessions}
     for shown, number in ROWS.items():
         inputs = {name: array[:number] for name, array in rows.items()}
@@ -127,12 +122,6 @@ def timed(upload: Path, served: Mapping[Key, Path], rows: Mapping[str, Array]) -
         for (key, kind), taken in _in_turn(answers).items():
             found[key][f"{shown}, {kind}"] = taken
     return found
-
-
-def _session(file: Path) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
 
 
 def _in_turn(answers: Mapping[tuple[Key, str], Answer]) -> dict[tuple[Key, str], float]:

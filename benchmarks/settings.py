@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
@@ -14,14 +14,11 @@ from benchmarks.data.images import fashion, mnist
 from benchmarks.data.new_tables import NEW_TABLES
 from benchmarks.data.second_arena import SECOND_ARENA
 from benchmarks.data.tabular import CONFIRMATION, DEVELOPMENT, IN_KEEL, TABLES, tabular
-from benchmarks.data.text import debian_sections
 from benchmarks.data.untouched import UNTOUCHED
 from benchmarks.networks import (
     BaseTraining,
     Headed,
     exported,
-    minilm,
-    resnet18,
     small_cnn,
     small_gru,
     small_mlp,
@@ -47,7 +44,7 @@ class NetworkBase:
 
     def network(self, split: Split, *, seed: int, name: str) -> Headed:
         """The trained network, from the cache folder if it was trained before."""
-        return train_base(partial(self.build, split), split.base or split.train, self.how, seed=seed, name=name)
+        return train_base(partial(self.build, split), split.train, self.how, seed=seed, name=name)
 
     def onnx(self, split: Split, *, seed: int, name: str) -> bytes:
         return exported(self.network(split, seed=seed, name=name), split.train)
@@ -58,9 +55,8 @@ class Setting:
     """One experiment, named before it was run.
 
     Attributes:
-        section: `networks` (the 29), `unseen` (the same with bases trained on other rows than the job gets), `forests`,
-            `untouched`, `new-tables`, `arena`, `second-arena`, `small` (smaller networks, timed by
-            `benchmarks.served`), or `large`, which takes hours.
+        section: `networks` (the 29), `forests`, `untouched`, `new-tables`, `arena`, `second-arena`, or `small`
+            (smaller networks, timed by `benchmarks.served`).
         split: `split(seed)` loads and splits the data.
         seeds: those that are run unless others are asked for.
     """
@@ -70,11 +66,6 @@ class Setting:
     split: Loader
     base: Base
     seeds: tuple[int, ...] = (0, 1, 2)
-
-    @property
-    def seen_by_model(self) -> str:
-        """The share of a job's rows that its model was trained on, in the words of a job's dataset."""
-        return "no" if self.section == "unseen" else "train_split"
 
 
 def load(name: str, seed: int = 0) -> tuple[Headed, Split]:
@@ -116,35 +107,14 @@ def _classical() -> dict[str, Setting]:
     }
 
 
-def _unseen() -> dict[str, Setting]:
-    """Every network with half of its train rows for the base alone."""
-    return {
-        f"{name}-unseen": replace(one, section="unseen", split=partial(_halved, one.split))
-        for name, one in SETTINGS.items()
-        if one.section == "networks"
-    }
-
-
-def _halved(load: Loader, seed: int) -> Split:
-    return load(seed).halved()
-
-
 _CNN = BaseTraining(epochs=40, learning_rate=0.05)
 _MLP = BaseTraining(epochs=200, learning_rate=0.1)
 _GRU = BaseTraining(epochs=100, learning_rate=0.1)
-_RESNET = BaseTraining(epochs=12, learning_rate=0.05)
-_MINILM = BaseTraining(epochs=7, learning_rate=3e-4, optimizer="adamw")
 SETTINGS: dict[str, Setting] = {
     "fashion": Setting("Fashion-MNIST, three-layer CNN", "networks", fashion, _images(small_cnn, _CNN)),
     "mnist": Setting("MNIST-5k, 15 % wrong training labels, MLP 128", "networks", mnist, _images(small_mlp, _MLP)),
     **{name: _mlp(name, "networks") for name in (*DEVELOPMENT, *CONFIRMATION)},
     **_classical(),
-    "resnet18": Setting(
-        "Fashion-MNIST, resnet18", "large", partial(fashion, channels=3), _images(resnet18, _RESNET), seeds=(0, 1)
-    ),
-    "minilm": Setting(
-        "Debian package synopses, 20 sections, MiniLM", "large", debian_sections, _images(minilm, _MINILM), seeds=(0, 1)
-    ),
     **{name: _mlp(name, "small", width=64) for name in IN_KEEL},
     "mnist-gru": Setting("MNIST-5k, 15 % wrong training labels, GRU 64", "small", mnist, _images(small_gru, _GRU)),
     **{name: _mlp(name, "untouched") for name in UNTOUCHED},
@@ -152,4 +122,3 @@ SETTINGS: dict[str, Setting] = {
     **{name: _mlp(name, "arena") for name in ARENA_TABLES},
     **{name: _mlp(name, "second-arena") for name in SECOND_ARENA},
 }
-SETTINGS |= _unseen()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -24,8 +24,6 @@ class Split:
         hidden: rows that no job gets.
         class_names: K names, in the order of the class indices.
         source: package and version that the rows came from.
-        groups: one array of integers for each of the four, where rows belong together, else None.
-        base: rows that the base model is trained on in place of `train`, which it then has never seen.
     """
 
     train: Rows
@@ -34,15 +32,6 @@ class Split:
     hidden: Rows
     class_names: tuple[str, ...]
     source: str
-    groups: dict[str, NDArray[np.int64]] | None = None
-    base: Rows | None = None
-
-    def halved(self) -> Split:
-        """The first half of the train rows is for the base model alone; a job gets the other half."""
-        (inputs, targets), half = self.train, len(self.train[1]) // 2
-        first, second = ([array[part] for array in inputs] for part in (slice(half), slice(half, None)))
-        groups = self.groups and {**self.groups, "train": self.groups["train"][half:]}
-        return replace(self, base=(first, targets[:half]), train=(second, targets[half:]), groups=groups)
 
     @property
     def num_classes(self) -> int:

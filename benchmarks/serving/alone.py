@@ -80,12 +80,9 @@ def extras(plan: Plan) -> Json:
 
 def _served_graph(data_dir: Path) -> ort.InferenceSession:
     """The copy of the uploaded file that is served: the one stored file that computes a confidence."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 4
     for path in (data_dir / "artifacts").rglob("*"):
         if path.is_file() and path.read_bytes()[:1] == b"\x08":  # an ONNX file begins with its format's version
-            session = ort.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+            session = models.opened(path.read_bytes())
             if "confidence" in {output.name for output in session.get_outputs()}:
                 return session
     raise Failed(f"no served copy under {data_dir / 'artifacts'}")

@@ -12,13 +12,13 @@ import numpy as np
 from benchmarks.serving import load, ours, peers
 from benchmarks.serving.fleet import Contender, Json, in_turn, round_to, summed_up
 from benchmarks.serving.models import ServedModel
-from benchmarks.serving.peers import CALM, CANDIDATES, EMPTY, FASTAPI, Setting
+from benchmarks.serving.peers import CALM, CANDIDATES, Setting
 from benchmarks.serving.trials import Plan
 
 PREDICT = "fedlas /v1 predict"
 INFER = "fedlas /v2 infer"
 _OURS = (PREDICT, INFER)
-EVERY_SERVER = ("fedlas", *CANDIDATES, "fastapi", "empty")
+EVERY_SERVER = ("fedlas", *CANDIDATES)
 
 
 def single_rows(plan: Plan, model: ServedModel, *, goal: float) -> Json:
@@ -78,17 +78,16 @@ def _server(name: str) -> str:
 def everybody(
     plan: Plan, model: ServedModel, more: Sequence[Setting] = (), *, only: Collection[str] = EVERY_SERVER
 ) -> Iterator[list[Contender]]:
-    """Peers, reference points and ours, each with a single row of JSON, their answers checked."""
+    """Peers and ours, each with a single row of JSON, their answers checked."""
     row = model.rows[:1]
     expected = model.probabilities(row)
-    settings = dict.fromkeys([setting for peer in CANDIDATES for setting in plan.best(model, peer)])
-    settings |= dict.fromkeys([*more, FASTAPI, EMPTY])
+    best = [setting for peer in CANDIDATES for setting in plan.best(model, peer)]
+    settings = dict.fromkeys([*best, *more])
     found = []
     with ExitStack() as stack:
         for setting in (setting for setting in settings if setting.server in only):
             peer = stack.enter_context(peers.serving(setting, model))
-            contender = Contender(str(setting), peer.running, peer.request(row))
-            found.append(contender.checked(None if setting is EMPTY else expected))
+            found.append(Contender(str(setting), peer.running, peer.request(row)).checked(expected))
             peer.running.freeze()
         if "fedlas" in only:
             service = stack.enter_context(ours.serving())

@@ -35,15 +35,20 @@ class ServedModel:
     @cached_property
     def session(self) -> ort.InferenceSession:
         """ONNX Runtime alone, on one thread as everywhere here."""
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 4
-        return ort.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
+        return opened(self.content)
 
     def probabilities(self, rows: Array) -> Array:
         """The answers of ONNX Runtime alone, (N, K) float32."""
         probs: Array = self.session.run(["probabilities"], {"x": rows})[0]
         return probs
+
+
+def opened(content: bytes) -> ort.InferenceSession:
+    """A session of an ONNX file on one thread."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
 def digits() -> ServedModel:

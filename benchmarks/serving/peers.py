@@ -8,7 +8,6 @@ on to the other figures, and the better one there stands for the peer.
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -91,9 +90,6 @@ CANDIDATES: Mapping[str, tuple[Setting, ...]] = {
 }
 #: Settings that never let a request wait for others.
 CALM = (_LITSERVE_CALM, _MLSERVER_CALM, _BENTOML_CALM, _MOSEC_CALM)
-#: Not peers: what one writes in an afternoon, and what Python can do at all.
-FASTAPI = Setting("fastapi", "")
-EMPTY = Setting("empty", "")
 
 
 @dataclass(frozen=True)
@@ -181,31 +177,9 @@ def _start_mosec(setting: Setting, model: ServedModel, folder: Path) -> Iterator
         yield Peer(found, setting, "/inference", payloads.read_probabilities)
 
 
-def _start_fastapi(setting: Setting, model: ServedModel, folder: Path) -> Iterator[Peer]:
-    port = free_port()
-    given = {"SERVED_MODEL": str(model.path)}
-    command = _uvicorn("fastapi_app:app", port)
-    with running(str(setting), command, port=port, ready="/openapi.json", environment=given, folder=folder) as found:
-        yield Peer(found, setting, "/predict", payloads.read_probabilities)
-
-
-def _start_empty(setting: Setting, _: ServedModel, folder: Path) -> Iterator[Peer]:
-    port = free_port()
-    command = _uvicorn("empty_app:app", port)
-    with running(str(setting), command, port=port, ready="/", environment={}, folder=folder) as found:
-        yield Peer(found, setting, "/predict", payloads.read_nothing)
-
-
-def _uvicorn(app: str, port: int) -> list[str]:
-    command = [sys.executable, "-m", "uvicorn", app, "--app-dir", str(APPS), "--no-access-log"]
-    return [*command, "--log-level", "warning", "--host", "127.0.0.1", "--port", str(port)]
-
-
 _START = {
     "litserve": _start_litserve,
     "mlserver": _start_mlserver,
     "bentoml": _start_bentoml,
     "mosec": _start_mosec,
-    "fastapi": _start_fastapi,
-    "empty": _start_empty,
 }

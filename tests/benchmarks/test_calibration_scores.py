@@ -51,14 +51,12 @@ def test_scores_are_those_of_the_library(rows: tuple[np.ndarray, np.ndarray]) ->
         assert found[name] == pytest.approx(getattr(metrics, name)(*rows), abs=1e-5)
 
 
-@pytest.mark.parametrize("grouped", [False, True])
-def test_intervals_are_those_of_the_library(rows: tuple[np.ndarray, np.ndarray], grouped: bool) -> None:
-    """The paired bootstrap is the library's, of rows and of groups."""
+def test_intervals_are_those_of_the_library(rows: tuple[np.ndarray, np.ndarray]) -> None:
+    """The paired bootstrap is the library's."""
     probs, targets = rows
     differences = script.row_scores(probs, targets, "brier") - script.row_scores(0.9 * probs + 0.025, targets, "brier")
-    groups = np.arange(800) // 4 if grouped else None
-    estimate = metrics.paired_bootstrap(differences, groups=groups, num_resamples=2000, seed=0)
-    found = script.interval(differences, groups)
+    estimate = metrics.paired_bootstrap(differences, num_resamples=2000, seed=0)
+    found = script.interval(differences)
     assert found == pytest.approx((estimate.value, estimate.low, estimate.high), rel=0.02)
 
 
@@ -108,26 +106,22 @@ def test_a_run_is_scored_from_its_files(base: Path, rows: tuple[np.ndarray, np.n
 def test_what_is_within_the_margin_of_a_section_is_the_same() -> None:
     """0.0002 of Brier and 0.0005 of NLL count for nothing in the new tables, and elsewhere as their intervals say."""
     found = {kind: {"value": 4e-4, "low": 3e-4, "high": 5e-4, "outcome": "worse"} for kind in tables.PROPER}
-    run = {"section": "new-tables-auto", "served_minus": {"temperature": found}, "finalists_minus": {}}
+    run = {"section": "new-tables-auto", "served_minus": {"temperature": found}}
     told = tables.beyond_margin(run)["served_minus"]["temperature"]
     assert {kind: told[kind]["outcome"] for kind in told} == {"brier": "worse", "nll": "same"}
     assert tables.beyond_margin(run | {"section": "networks"})["served_minus"]["temperature"] == found
 
 
 def test_a_fine_tuned_run_meets_more_rivals(base: Path, rows: tuple[np.ndarray, np.ndarray]) -> None:
-    """Served and finalists of a job beside the base meet its peers, the peers on its refit, and the post-hoc job."""
+    """The served model of a job beside the base meets its peers and the post-hoc job."""
     probs, flat = rows[0], flattened(rows[0])
     leave(base, probs, section="networks")
     job = base.with_name("a-auto-0")
     leave(job, flat, section="networks-auto", verdict="trained", served="trained", job_seconds=12.0)
-    np.savez(job / "refit_peers.npz", uploaded=flat, temperature=flat, probmetrics=flat, netcal=probs)
-    np.savez(job / "finalists.npz", A=flat, B=probs, trained=flat, post_hoc=flat)
     run = script.read_run(job)
     assert run is not None
     outcomes = {rival: found["nll"]["outcome"] for rival, found in run["served_minus"].items()}
-    better = dict.fromkeys(("uploaded", "temperature", "probmetrics", "netcal", "refit_netcal", "post_hoc"), "better")
-    assert outcomes == {**better, "refit_probmetrics": "same"}
-    assert run["finalists_minus"]["B"]["refit_probmetrics"]["nll"]["outcome"] == "worse"
+    assert outcomes == dict.fromkeys(("uploaded", "temperature", "probmetrics", "netcal", "post_hoc"), "better")
     told = tables.report([run])
     assert "| the same, fine-tuned: the job that trains nothing | 1 | 1/0/0 | 1/0/0 | 0, 0 |" in told
     assert "| the same, fine-tuned | 1 | +0.00 | +0.00 (a, fine-tuned) | none |" in told
