@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import math
 
 import numpy as np
@@ -174,54 +173,6 @@ def test_published_name_predicts_and_rolls_back(service: Service, finished: Json
     assert service.client.patch("/v1/names/digits", json={"default_version": 99}).status_code == 422
     assert service.client.patch("/v1/names/nobody", json={"default_version": 1}).status_code == 404
     assert service.client.delete(f"/v1/models/{finished['calibrated_model_id']}").status_code == 409
-
-
-@pytest.mark.slow
-def test_fresh_rows_train_and_version(service: Service, uploads: Uploads, digits: tuple[Json, Json]) -> None:
-    """On rows the model has never seen fine-tuning wins, and the next version of a name becomes its default."""
-    fresh = service.inspected("datasets", uploads["fresh.npz"], seen_by_model="no")
-    options = {"hyperparameters": {"epochs": 10}, "publish_as": "fresh", "method": "cross_entropy"}
-    first = service.calibrated(digits[0], fresh, **options, budget={"minutes": 1, "candidates": 2})
-    assert (first["verdict"], first["serves"]) == ("trained", "calibrated")
-    rows = made.digits()[0][-30:]
-    outputs = run_file(service, first["calibrated_model_id"], {"x": rows})
-    found = [answer["confidence"] for answer in service.predict("fresh", rows.tolist())]
-    np.testing.assert_allclose(found, outputs["probabilities"].max(1), atol=1e-5)
-    report = service.get(first["report_url"])
-    assert report["differences"]["calibrated_minus_temperature"]["nll"]["high"] < 0
-    again = service.calibrated(digits[0], fresh, method="post_hoc", publish_as="fresh", publish_when="always")
-    events = [service.get(f"/v1/jobs/{job['id']}/events")["data"] for job in (first, again)]
-    told = [event["data"] for known in events for event in known if event["type"] == "publication"]
-    assert told == [{"name": "fresh", "version": 1}, {"name": "fresh", "version": 2}]
-    record = next(record for record in service.get("/v1/names")["data"] if record["name"] == "fresh")
-    assert record["default_version"] == 2
-    assert record["versions"] == {"1": first["calibrated_model_id"], "2": again["calibrated_model_id"]}
-    rolled_back = service.client.patch("/v1/names/fresh", json={"default_version": 1})
-    assert (rolled_back.status_code, rolled_back.json()["default_version"]) == (200, 1)
-    answer = service.client.post("/v1/models/fresh/predict", json={"inputs": rows[:1].tolist()}).json()
-    assert answer["model"]["id"] == first["calibrated_model_id"]
-
-
-@pytest.mark.slow
-def test_everything_in_one_call(service: Service, uploads: Uploads) -> None:
-    """One multipart call makes all three records, with their options, and the job ends well."""
-    answer = service.client.post(
-        "/v1/jobs",
-        files={
-            "model": ("m.onnx", uploads["digits.onnx"]),
-            "dataset": ("d.csv", uploads["digits.csv"]),
-            "job": (None, json.dumps({"method": "temperature", "metadata": {"sent": "together"}})),
-            "model_options": (None, json.dumps({"class_names": ",".join("abcdefghij"), "name": "letters"})),
-            "dataset_options": (None, json.dumps({"roles": {"label": "label"}})),
-        },
-    )
-    assert answer.status_code == 202, answer.text
-    job = service.ended(answer.json()["id"])
-    assert (job["status"], job["metadata"]) == ("succeeded", {"sent": "together"}), job
-    model, dataset = service.get(f"/v1/models/{job['model_id']}"), service.get(f"/v1/datasets/{job['dataset_id']}")
-    assert (model["name"], model["class_names"]) == ("letters", list("abcdefghij"))
-    assert (dataset["format"], dataset["num_samples"], dataset["splits"]) == ("csv", 1797, made.COUNTS)
-    assert service.predict(job["calibrated_model_id"], made.digits()[0][:1].tolist())[0]["label"] in "abcdefghij"
 
 
 @pytest.mark.slow
