@@ -273,7 +273,7 @@ def test_a_thousand_classes(run: Run) -> None:
     targets = rng.integers(0, 1000, 4000)
     rows = (centres[targets] + rng.normal(size=(4000, 16))).astype(np.float32)
     layer = (3 * centres.T, -1.5 * (centres**2).sum(1))
-    found = run(network(layer), {"x": rows, "label": targets, "split": words(**counts)}, method="auto")
+    found = run(network(layer), {"x": rows, "label": targets, "split": words(**counts)})
     assert found.answer["serves"] == "calibrated"
     assert found.value("calibrated", "ece") < found.value("uploaded", "ece") / 2
     assert found.value("calibrated", "accuracy") >= found.value("uploaded", "accuracy") - 0.005

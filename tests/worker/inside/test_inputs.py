@@ -348,20 +348,6 @@ def test_a_child_without_an_expected_protection_opens_nothing(place: tuple[Path,
     assert not (folder / "answer.json").exists()
 
 
-def test_children_have_what_the_trial_had(place: tuple[Path, Path]) -> None:
-    """A real child has every control that the trial beside it found on, and does its work."""
-    folder, secret = place
-    expected = controls_on(confinement.status(folder.parent))
-    outcome = sandbox.run(
-        ChildRequest(order=ORDER, files={"dataset": str(secret)}, limits=Limits(60), expected=expected),
-        folder=folder,
-        on_event=lambda event: None,
-        on_tick=lambda: None,
-    )
-    assert outcome.unprotected is None
-    assert outcome.result is not None
-
-
 def test_unprotected_work_is_put_off(
     registry: Registry, worker_settings: WorkerSettings, caplog: pytest.LogCaptureFixture
 ) -> None:

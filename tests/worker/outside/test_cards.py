@@ -13,7 +13,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-import torch
 
 from tests.helpers.service import ROOT
 from worker.outside import cards
@@ -88,18 +87,6 @@ def test_visible_devices_are_read_as_cuda_reads_them(
     """Indices, UUIDs and their unique beginnings count up to the first that is not there."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert [card.uuid for card in visible_cards()] == found
-
-
-def test_pytorch_reads_the_variable_alike(smi: Smi, monkeypatch: pytest.MonkeyPatch) -> None:
-    """PyTorch's own reading, the referee, finds the same GPUs in the same order, where none is cut."""
-    uuids = [FIRST, SECOND, "GPU-9f00"]
-    smi("".join(f"GPU {place}: A (UUID: {uuid})\n" for place, uuid in enumerate(uuids)))
-    for visible in ("0,2", "2,1", "0,-1,1", "5", "", "GPU-9,GPU-5d", "GPU-5,GPU-9", "GPU-9,GPU-7", "GPU-9,x"):
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-        read = torch.cuda._parse_visible_devices()
-        names = [word for word in read if isinstance(word, str)]
-        places = torch.cuda._transform_uuid_to_ordinals(names, uuids) or [word for word in read if word in range(3)]
-        assert [card.uuid for card in visible_cards()] == [uuids[place] for place in places], visible
 
 
 def test_without_the_drivers_tools_device_files_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
