@@ -203,15 +203,6 @@ def test_a_job_loads_no_compiler(whole: Whole) -> None:
     assert modules & COMPILER == set()
 
 
-@pytest.mark.slow
-def test_a_killed_job_goes_on(given: Given, whole: Whole, tmp_path: Path) -> None:
-    """Killed between two folds, in a refit and while it publishes: the same bytes, nothing trained twice."""
-    job = Job(*given, tmp_path)
-    for moment in (saved("candidate-02-04-fold-1"), epoch_after(11), stage("publishing")):
-        assert job.attempt(moment) is None
-    check_same(job, job.attempt(), whole)
-
-
 MOMENTS = {
     "first decision": saved("decisions"),
     "plan": saved("decisions", 5),
@@ -224,6 +215,7 @@ MOMENTS = {
     "second refit": epoch_after(12),
     "calibrating": stage("calibrating"),
     "exporting": stage("exporting"),
+    "publishing": stage("publishing"),
 }
 
 
@@ -238,11 +230,11 @@ def test_a_job_killed_anywhere_ends_the_same(given: Given, whole: Whole, tmp_pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("share", np.random.default_rng(0).uniform(0.2, 1.0, size=5).round(3).tolist())
+@pytest.mark.parametrize("share", np.random.default_rng(0).uniform(0.2, 1.0, size=2).round(3).tolist())
 def test_a_job_killed_at_a_random_moment_ends_the_same(
     given: Given, whole: Whole, tmp_path: Path, share: float
 ) -> None:
-    """A kill in the middle of whatever the job is doing, a write or an event, changes no result, five times over."""
+    """A kill in the middle of whatever the job is doing, a write or an event, changes no result, twice over."""
     job = Job(*given, tmp_path)
     check_same(job, job.attempt(kill_after=share * whole[0].seconds) or job.attempt(), whole)
 
