@@ -26,7 +26,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY deploy/constraints.txt deploy/constraints.txt
 
 FROM base AS api
-# pg_dump and pg_restore, for `fedlas backup` and `fedlas restore`.
+# pg_dump, pg_restore and psql, for `fedlas backup` and `fedlas restore`.
 RUN apt-get update && apt-get install --yes --no-install-recommends postgresql-client && rm -rf /var/lib/apt/lists/*
 # The dependencies are a layer of their own: it is built again only when pyproject.toml changes, and what pip has
 # downloaded once stays with the builder, not in the image.

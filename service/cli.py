@@ -82,6 +82,7 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("folder", type=Path, help=folder)
         _add_data_dir(command)
         command.set_defaults(run=run)
+    command.add_argument("--without-keys", action="store_true", help="let no API key of the backup open")
 
     command = commands.add_parser("demo", help="from an overconfident classifier to calibrated predictions, over HTTP")
     command.add_argument("--short", action="store_true", help="fewer candidates, for a quick check")
@@ -178,7 +179,7 @@ def _restore(options: argparse.Namespace) -> int:
     settings = settings_from(options)
     os.umask(OWNER_ONLY)
     with locked(settings.data_dir / "run"):
-        print(restore(settings, options.folder))
+        print(restore(settings, options.folder, without_keys=options.without_keys))
     return 0
 
 

@@ -2,19 +2,23 @@
 
 SQLite copies itself beside writers, and into a database within one transaction: a process that is killed leaves what
 was there. (A file laid over another would be read together with the `-wal` that a killed service has left.) PostgreSQL
-has programs for both.
+has programs for both. A revoked key is a missing row, so a restore lets no key open that the place has not held open,
+and closes keys before the database is in place: in a copy without a name, of which a killed process leaves nothing.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
 from contextlib import ExitStack, closing, suppress
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, func, make_url, select
@@ -30,6 +34,11 @@ _DUMPS = {"sqlite": "registry.sqlite", "postgresql": "registry.dump"}
 #: A service may delete a file between the dump and its copy; the next dump does not name it any more. A record that
 #: comes and goes every 5 ms on a busy machine was caught by five dumps in a row once in 35 backups.
 _MAX_DUMPS = 5
+#: The revision since which there are keys, and sessions as they are.
+_KEYED = "0020"
+#: Where services of a data folder keep their files of keys: `fedlas serve` its one, each `fedlas api` another.
+_KEY_FOLDERS = "run/**/served/keys"
+_ANEW = "`fedlas keys create` makes new ones, with a key of FEDLAS_API_KEYS"
 _AGAIN = "copy the whole backup again, or take another"
 
 
@@ -112,11 +121,12 @@ def seal(folder: Path, number: str, bucket: str | None = None) -> int:
     return len(files)
 
 
-def restore(settings: RegistrySettings, folder: Path) -> str:
+def restore(settings: RegistrySettings, folder: Path, *, without_keys: bool = False) -> str:
     """Put a backup back, the database last and at once: a second call finishes a killed one; tells what is there now.
 
-    What it does not name stays in the store, and is swept as any file without a record. The caller holds the data
-    folder. Raises BackupRefused before anything is changed, and Unavailable, OSError, sqlite3.Error.
+    Of its keys those open that this place has held open, in an empty place all, and none `without_keys`. What it does
+    not name stays in the store, and is swept as any file without a record. The caller holds the data folder. Raises
+    BackupRefused before anything is changed, and Unavailable, OSError, sqlite3.Error.
     """
     url = make_url(settings.resolved_database_url)
     manifest = _checked(folder, _DUMPS[url.get_backend_name()])
@@ -134,6 +144,7 @@ def restore(settings: RegistrySettings, folder: Path) -> str:
             f"{settings.data_dir} is of user {owner}: do this as that user, who has to read what is restored"
         )
     _require_unused(url)
+    held = _held(settings, url)
     store = open_artifacts(settings)
     for name in manifest["files"]:
         digest = Path(name).name
@@ -143,9 +154,69 @@ def restore(settings: RegistrySettings, folder: Path) -> str:
                 if staged.digest != digest:
                     raise BackupRefused(f"{folder / name} is damaged: {_AGAIN}")
                 staged.keep()
-    _load(url, folder)
+    keyed = manifest["revision"] >= _KEYED
+    closed = _load(settings, folder, _closing(set() if without_keys else held) if keyed else "")
+    for file in settings.data_dir.glob(f"{_KEY_FOLDERS}/*"):  # else a start would read it before the database
+        file.unlink()
     further = "" if manifest["revision"] == newest() else "; `fedlas migrate` brings it to this release"
-    return f"restored as release {manifest['release']} had it, with {len(manifest['files']) - 1} stored files{further}"
+    done = f"restored as release {manifest['release']} had it, with {len(manifest['files']) - 1} stored files{further}"
+    if not keyed:
+        return f"{done}; no API key opens: that release had none"
+    return f"{done}; {_keys(url, closed, held, without_keys=without_keys)}"
+
+
+def _held(settings: RegistrySettings, url: URL) -> set[str] | None:
+    """Digests of the keys that this place holds; None where no service was ever started.
+
+    The SQLite file knows them; where it is broken or gone, or the place is PostgreSQL's, the newest file of keys does.
+    """
+    broken = False
+    if url.get_backend_name() == "sqlite":
+        try:
+            with closing(sqlite3.connect(url.database or "")) as place:
+                names = {name for (name,) in place.execute("SELECT name FROM sqlite_master")}
+                if names:
+                    rows = place.execute("SELECT sha256 FROM api_keys") if "api_keys" in names else ()
+                    return {digest for (digest,) in rows}
+        except sqlite3.DatabaseError:
+            broken = True
+    folders = list(settings.data_dir.glob(_KEY_FOLDERS))
+    files = sorted((path.stat().st_mtime_ns, path) for place in folders for path in place.glob("keys.json"))
+    if not (folders or broken):
+        return None
+    with suppress(ValueError):  # cut off: nothing is known of any key
+        return set(json.loads(files[-1][1].read_text())) if files else set()
+    return set()
+
+
+def _closing(held: set[str] | None) -> str:
+    """SQL, for both databases, that ends sessions of browsers and closes keys that are not held."""
+    digests = ", ".join(f"'{digest}'" for digest in ("", *(held or ())) if not digest or digest.isalnum())
+    rest = "FALSE" if held is None else f"sha256 NOT IN ({digests})"
+    return f"DELETE FROM browser_sessions; DELETE FROM api_keys WHERE {rest};"
+
+
+def _keys(url: URL, closed: int, held: set[str] | None, *, without_keys: bool) -> str:
+    """Sentences about the keys of the restored database: those that open, and why others do not."""
+    engine, key = open_engine(url.render_as_string(hide_password=False)), tables.ApiKey
+    unexpired = key.expires_at.is_(None) | (key.expires_at > datetime.now(UTC))
+    with engine.connect() as connection:
+        columns = select(key.id, key.name, key.scopes, key.created_at)
+        rows = connection.execute(columns.where(unexpired).order_by(key.id)).all()
+    engine.dispose()
+    lines = [
+        f"\n  {row.id} {row.name} ({', '.join(row.scopes)}), created {row.created_at:%Y-%m-%d}, last used: not recorded"
+        for row in rows
+    ]
+    opened = f"API keys that open: {len(rows)}{''.join(lines)}\n"
+    if without_keys:
+        return f"{opened}all {closed} of the backup stay closed (--without-keys): {_ANEW}"
+    if held is None:
+        return f"{opened}one that was revoked after the backup opens, too: `fedlas keys revoke ID` closes it"
+    return (
+        f"{opened}{closed} of the backup stay closed, which this place had revoked, or did not know: {_ANEW}; "
+        "an empty data folder opens all"
+    )
 
 
 def _checked(folder: Path, dump: str) -> dict[str, Any]:
@@ -168,7 +239,7 @@ def _checked(folder: Path, dump: str) -> dict[str, Any]:
 def _require_unused(url: URL) -> None:
     """Raise BackupRefused where a process uses the SQLite file; what a killed one left in `-wal` goes into it.
 
-    PostgreSQL's database has to be empty, which `pg_restore` finds.
+    PostgreSQL's database has to be empty, which `psql` finds.
     """
     if url.get_backend_name() == "sqlite":
         try:
@@ -181,30 +252,49 @@ def _require_unused(url: URL) -> None:
             ) from None
 
 
-def _load(url: URL, folder: Path) -> None:
-    """Put the dump in place of the database, in one transaction."""
+def _load(settings: RegistrySettings, folder: Path, closing_keys: str) -> int:
+    """Put the dump in place of the database, in one transaction, with its keys closed; returns how many these are."""
+    url = make_url(settings.resolved_database_url)
     source = folder / _DUMPS[url.get_backend_name()]
-    if url.get_backend_name() == "sqlite":
-        with closing(sqlite3.connect(source)) as new, closing(sqlite3.connect(url.database or "")) as old:
-            if new.execute("PRAGMA quick_check").fetchone() != ("ok",):
-                raise BackupRefused(f"{source} is damaged: {_AGAIN}")
-            new.backup(old)
-    else:
-        _run("pg_restore", url, "--single-transaction", "--no-owner", "--no-privileges", str(source))
+    if url.get_backend_name() == "postgresql":
+        with TemporaryFile(dir=settings.data_dir) as script:
+            _run("pg_restore", url, "--no-owner", "--no-privileges", "--file=-", str(source), output=script.fileno())
+            script.seek(0, os.SEEK_END)
+            script.write(f"\nRESET search_path; {closing_keys}\n".encode())
+            script.seek(0)
+            done = _run("psql", url, "-X", "--single-transaction", "--set=ON_ERROR_STOP=1", "--file=-", script=script)
+        return int(["0", *re.findall(r"^DELETE (\d+)$", done, re.MULTILINE)][-1])
+    with (
+        closing(sqlite3.connect(source)) as new,
+        closing(sqlite3.connect("")) as copy,  # a file without a name
+        closing(sqlite3.connect(url.database or "")) as old,
+    ):
+        if new.execute("PRAGMA quick_check").fetchone() != ("ok",):
+            raise BackupRefused(f"{source} is damaged: {_AGAIN}")
+        new.backup(copy)
+        closed = 0
+        for statement in filter(None, closing_keys.split("; ")):
+            closed = copy.execute(statement).rowcount
+        copy.commit()
+        copy.backup(old)
+    return closed
 
 
-def _run(program: str, url: URL, *arguments: str) -> None:
+def _run(program: str, url: URL, *arguments: str, script: Any = None, output: int = subprocess.PIPE) -> str:
     """Run a program of PostgreSQL's; the password is in no list of processes."""
     if (path := shutil.which(program)) is None:
         raise BackupRefused(f"{program} is not installed: install it (Debian: apt-get install postgresql-client)")
     place = url.set(drivername="postgresql")._replace(password=None).render_as_string()
     done = subprocess.run(
-        [path, *arguments, f"--dbname={place}"],
+        [path, *arguments, *([] if output != subprocess.PIPE else [f"--dbname={place}"])],
         env={**os.environ, "PGPASSWORD": url.password or ""},
-        capture_output=True,
+        stdin=script,
+        stdout=output,
+        stderr=subprocess.PIPE,
         text=True,
         check=False,
     )
     if done.returncode:
-        needed = f"; name an empty database (`createdb {url.database}-2`)" if program == "pg_restore" else ""
+        needed = f"; name an empty database (`createdb {url.database}-2`)" if program == "psql" else ""
         raise BackupRefused(f"{program} did not get through: {' '.join(done.stderr.split())}{needed}")
+    return done.stdout or ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -85,14 +86,21 @@ def test_a_backup_becomes_an_empty_database(
     with stage_bytes(registry.artifacts, b"content") as staged, registry.write() as unit:
         digest, ready = staged.keep(), {"options": {}, "status": "ready", "created_at": now()}
         unit.datasets.add(tables.Dataset(id="ds_1", name="d", bytes=7, sha256=digest, **ready))
+        for name in ("stays", "revoked"):
+            row = tables.ApiKey(id=new_id("key"), name=name, scopes=[], sha256=name * 8, created_at=now())
+            unit.api_keys.add(row)
     back_up(place("postgres"), tmp_path / "backup")
-    with pytest.raises(BackupRefused, match=r"pg_restore .* already exists .*; name an empty database"):
+    with pytest.raises(BackupRefused, match=r"psql .* already exists.*; name an empty database"):
         restore(place("postgres"), tmp_path / "backup")
     server.execute("CREATE DATABASE restored")
     registry.artifacts.remove([digest])
-    restore(place("restored"), tmp_path / "backup")
+    keys = tmp_path / "run" / "served" / "keys" / "keys.json"
+    keys.parent.mkdir(parents=True)
+    keys.write_text(json.dumps({"stays" * 8: {}}))
+    assert "\n1 of the backup stay closed" in restore(place("restored"), tmp_path / "backup")
     with closing(Registry.open(place("restored"))) as restored, restored.read() as unit:
         assert unit.datasets.get("ds_1").sha256 == digest
+        assert [key.name for key in unit.api_keys.all()] == ["stays"]
         assert restored.artifacts.path(digest).read_bytes() == b"content"
     monkeypatch.setenv("PATH", "")
     with pytest.raises(BackupRefused, match="pg_dump is not installed: install it"):

@@ -68,6 +68,7 @@ def killed(folder: Path, *, records: int) -> None:
 
 def said(arguments: list[object], capsys: pytest.CaptureFixture[str]) -> str:
     """The one sentence with which a command of the service refuses."""
+    capsys.readouterr()
     assert fedlas([str(argument) for argument in arguments]) == 1
     told = capsys.readouterr()
     assert (told.out, told.err.count("\n"), told.err[:8]) == ("", 1, "fedlas: ")
@@ -224,3 +225,61 @@ def test_what_cannot_be_backed_up_is_a_sentence_and_leaves_nothing(
     full = said(["backup", small_disk / "backup", *data], capsys)
     assert str(small_disk) in full
     assert list(small_disk.iterdir()) == []
+
+
+def issue(registry: Registry, name: str) -> str:
+    """A key of this name; returns its id."""
+    with registry.write() as unit:
+        unit.browser_sessions.open(name, "sealed", seconds=60)
+        row = tables.ApiKey(id=new_id("key"), name=name, scopes=["predict"], sha256=name * 8, created_at=now())
+        return unit.api_keys.add(row).id
+
+
+def open_keys(folder: Path) -> set[str]:
+    with closing(sqlite3.connect(folder / "registry.sqlite")) as connection:
+        assert connection.execute("SELECT count(*) FROM browser_sessions").fetchone() == (0,)
+        return {name for (name,) in connection.execute("SELECT name FROM api_keys")}
+
+
+@pytest.mark.embedded
+def test_a_restore_opens_no_key_that_was_revoked_after_the_backup(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The place says which keys are open, by its database or else its file of keys; an empty place opens all."""
+    data, backup = tmp_path / "data", tmp_path / "backup"
+
+    def restored(place: Path, *flags: str) -> str:
+        capsys.readouterr()
+        assert main(["restore", str(backup), "--data-dir", str(place), *flags]) == 0
+        return capsys.readouterr().out
+
+    with closing(Registry.open(ServiceSettings(data_dir=data, database_url=None))) as registry:
+        registry.migrate()
+        issue(registry, "stays")
+        revoked = issue(registry, "revoked")
+        assert main(["backup", str(backup), "--data-dir", str(data)]) == 0
+        with registry.write() as unit:
+            unit.api_keys.revoke(revoked)
+        assert "stop API and workers" in said(["restore", backup, "--data-dir", data, "--without-keys"], capsys)
+    assert "keys that open: 1\n" in (told := restored(data))
+    assert "\n1 of the backup stay closed, which this place had revoked, or did not know" in told
+    assert open_keys(data) == {"stays"}
+
+    told = restored(tmp_path / "empty")
+    assert "keys that open: 2\n" in told
+    assert f"{revoked} revoked (predict), created {now():%Y-%m-%d}, last used: not recorded\n" in told
+    assert open_keys(tmp_path / "empty") == {"stays", "revoked"}
+    assert "all 2 of the backup stay closed (--without-keys): `fedlas keys create`" in restored(
+        tmp_path / "none", "--without-keys"
+    )
+    assert open_keys(tmp_path / "none") == set()
+
+    keys = tmp_path / "gone" / "run" / "api-1" / "served" / "keys" / "keys.json"
+    keys.parent.mkdir(parents=True)
+    keys.write_text(json.dumps({"stays" * 8: {}}))
+    restored(tmp_path / "gone")
+    assert open_keys(tmp_path / "gone") == {"stays"}
+    (tmp_path / "gone" / "registry.sqlite").unlink()
+    restored(tmp_path / "gone")
+    assert open_keys(tmp_path / "gone") == set()  # a service was started there, and it is not known with which keys
+    assert not keys.exists()
