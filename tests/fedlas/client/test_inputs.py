@@ -17,12 +17,14 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from fedlas.client import APIConnectionError, APIError, AsyncClient, Client, InvalidInput, InvalidRequestError
 from fedlas.client.inputs import MAX_ROWS, body_of, parts_of
 from fedlas.errors import ConversionError
 from tests.helpers import uploads as made
+from tests.helpers.service import Service
 
 COUNT = 2 * MAX_ROWS + 5
 
@@ -163,6 +165,14 @@ def test_weights_of_an_architecture_are_sent_as_onnx(silent: Client, tmp_path: P
     assert given.shape[1:] == [3, 64, 64]
 
 
+def test_a_label_of_another_name_is_no_input(silent: Client) -> None:
+    """A module is exported with the rows alone where `roles` name the label."""
+    rows = {"x": np.zeros((6, 4), np.float32), "diagnosis": np.arange(6) % 2}
+    options = {"roles": {"label": "diagnosis"}, "seen_by_model": "no"}
+    job = silent.calibrate(nn.Linear(4, 2), rows, dataset_options=options, wait=False)
+    assert silent.models.get(job.model_id).name == "Linear"
+
+
 def test_tensors_are_inputs() -> None:
     """A tensor that is still part of a graph goes out as its numbers."""
     rows = torch.ones(1, 2, requires_grad=True)
@@ -182,3 +192,24 @@ def test_stored_records_are_not_sent_again(silent: Client, tmp_path: Path) -> No
         job = silent.calibrate(*given, wait=False)
         assert (job.model_id, job.dataset_id, job.notes) == (model.id, dataset.id, [])
     assert [found.id for found in silent.models.list(name="x")] == [model.id]
+
+
+@pytest.mark.slow
+def test_an_estimator_and_a_frame_are_calibrated(client: Client, service: Service) -> None:
+    """An estimator fitted on a frame comes back calibrated, and answers frames by the names of their columns."""
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.normal(size=(3000, 4)), columns=["age", "load", "hour", "dose"])
+    target = np.where(frame["age"] + 0.5 * frame["load"] + rng.normal(size=3000) > 0, "sick", "well")
+    job = client.calibrate(
+        LogisticRegression(C=1e3).fit(3 * frame[:500], target[:500]),
+        frame[500:].assign(label=target[500:]),
+        method="temperature",
+        budget=1,
+        dataset_options={"seen_by_model": "no"},
+    )
+    model = client.models.get(job.calibrated_model_id or "")
+    assert model.class_names == ["sick", "well"]
+    assert model.columns == list(frame.columns)
+    expected = client.predict(model, frame[:5].to_numpy(np.float32)).confidences
+    found = client.predict(model, frame[["dose", "age", "hour", "load"]][:5].astype(np.float32))
+    np.testing.assert_allclose(found.confidences, expected, atol=1e-6)
