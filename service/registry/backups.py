@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any
+from typing import IO, Any
 
 from sqlalchemy import URL, Connection, Engine, func, make_url, select
 
@@ -166,11 +166,11 @@ def restore(settings: RegistrySettings, folder: Path, *, without_keys: bool = Fa
 
 
 def _held(settings: RegistrySettings, url: URL) -> set[str] | None:
-    """Digests of the keys that this place holds; None where no service was ever started.
+    """Digests of the keys that this place holds open; None if no service was ever started here.
 
-    The SQLite file knows them; where it is broken or gone, or the place is PostgreSQL's, the newest file of keys does.
+    They are read from the SQLite file, or else (it is gone, or PostgreSQL has the records) from the newest file of
+    keys. If that cannot be read either, no key is held. Raises BackupRefused for a damaged SQLite file.
     """
-    broken = False
     if url.get_backend_name() == "sqlite":
         try:
             with closing(sqlite3.connect(url.database or "")) as place:
@@ -178,26 +178,26 @@ def _held(settings: RegistrySettings, url: URL) -> set[str] | None:
                 if names:
                     rows = place.execute("SELECT sha256 FROM api_keys") if "api_keys" in names else ()
                     return {digest for (digest,) in rows}
-        except sqlite3.DatabaseError:
-            broken = True
+        except sqlite3.DatabaseError as error:
+            raise BackupRefused(f"{url.database} is damaged ({error}): move it away") from None
     folders = list(settings.data_dir.glob(_KEY_FOLDERS))
     files = sorted((path.stat().st_mtime_ns, path) for place in folders for path in place.glob("keys.json"))
-    if not (folders or broken):
+    if not folders:
         return None
-    with suppress(ValueError):  # cut off: nothing is known of any key
+    with suppress(ValueError):  # it is cut off
         return set(json.loads(files[-1][1].read_text())) if files else set()
     return set()
 
 
 def _closing(held: set[str] | None) -> str:
-    """SQL, for both databases, that ends sessions of browsers and closes keys that are not held."""
+    """SQL, for both databases, that ends all browser sessions, then closes keys that are not held."""
     digests = ", ".join(f"'{digest}'" for digest in ("", *(held or ())) if not digest or digest.isalnum())
     rest = "FALSE" if held is None else f"sha256 NOT IN ({digests})"
     return f"DELETE FROM browser_sessions; DELETE FROM api_keys WHERE {rest};"
 
 
 def _keys(url: URL, closed: int, held: set[str] | None, *, without_keys: bool) -> str:
-    """Sentences about the keys of the restored database: those that open, and why others do not."""
+    """Sentences that list the open keys of the restored database, and say why others are closed."""
     engine, key = open_engine(url.render_as_string(hide_password=False)), tables.ApiKey
     unexpired = key.expires_at.is_(None) | (key.expires_at > datetime.now(UTC))
     with engine.connect() as connection:
@@ -253,12 +253,12 @@ def _require_unused(url: URL) -> None:
 
 
 def _load(settings: RegistrySettings, folder: Path, closing_keys: str) -> int:
-    """Put the dump in place of the database, in one transaction, with its keys closed; returns how many these are."""
+    """Put the dump in place of the database in one transaction, and return the number of keys that it closes."""
     url = make_url(settings.resolved_database_url)
     source = folder / _DUMPS[url.get_backend_name()]
     if url.get_backend_name() == "postgresql":
         with TemporaryFile(dir=settings.data_dir) as script:
-            _run("pg_restore", url, "--no-owner", "--no-privileges", "--file=-", str(source), output=script.fileno())
+            _run("pg_restore", url, "--no-owner", "--no-privileges", "--file=-", str(source), output=script)
             script.seek(0, os.SEEK_END)
             script.write(f"\nRESET search_path; {closing_keys}\n".encode())
             script.seek(0)
@@ -272,24 +272,24 @@ def _load(settings: RegistrySettings, folder: Path, closing_keys: str) -> int:
         if new.execute("PRAGMA quick_check").fetchone() != ("ok",):
             raise BackupRefused(f"{source} is damaged: {_AGAIN}")
         new.backup(copy)
-        closed = 0
-        for statement in filter(None, closing_keys.split("; ")):
-            closed = copy.execute(statement).rowcount
-        copy.commit()
+        copy.executescript(closing_keys)
+        (closed,) = copy.execute("SELECT changes()").fetchone()  # by the last statement
         copy.backup(old)
-    return closed
+    return int(closed)
 
 
-def _run(program: str, url: URL, *arguments: str, script: Any = None, output: int = subprocess.PIPE) -> str:
+def _run(
+    program: str, url: URL, *arguments: str, script: IO[bytes] | None = None, output: IO[bytes] | None = None
+) -> str:
     """Run a program of PostgreSQL's; the password is in no list of processes."""
     if (path := shutil.which(program)) is None:
         raise BackupRefused(f"{program} is not installed: install it (Debian: apt-get install postgresql-client)")
     place = url.set(drivername="postgresql")._replace(password=None).render_as_string()
     done = subprocess.run(
-        [path, *arguments, *([] if output != subprocess.PIPE else [f"--dbname={place}"])],
+        [path, *arguments, *([] if output else [f"--dbname={place}"])],  # pg_restore takes one of both
         env={**os.environ, "PGPASSWORD": url.password or ""},
         stdin=script,
-        stdout=output,
+        stdout=output or subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         check=False,
