@@ -210,11 +210,13 @@ def _keys(url: URL, closed: int, held: set[str] | None, *, without_keys: bool) -
     ]
     opened = f"API keys that open: {len(rows)}{''.join(lines)}\n"
     if without_keys:
-        return f"{opened}all {closed} of the backup stay closed (--without-keys): {_ANEW}"
+        return f"{opened}API keys that stay closed: {closed} (--without-keys): {_ANEW}"
     if held is None:
-        return f"{opened}one that was revoked after the backup opens, too: `fedlas keys revoke ID` closes it"
+        return f"{opened}a key that was revoked after the backup opens, too: `fedlas keys revoke ID` closes it"
+    if not closed:
+        return opened.rstrip()
     return (
-        f"{opened}{closed} of the backup stay closed, which this place had revoked, or did not know: {_ANEW}; "
+        f"{opened}API keys that stay closed: {closed}, which this place had revoked or did not know: {_ANEW}; "
         "an empty data folder opens all"
     )
 

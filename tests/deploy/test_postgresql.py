@@ -97,7 +97,7 @@ def test_a_backup_becomes_an_empty_database(
     keys = tmp_path / "run" / "served" / "keys" / "keys.json"
     keys.parent.mkdir(parents=True)
     keys.write_text(json.dumps({"stays" * 8: {}}))
-    assert "\n1 of the backup stay closed" in restore(place("restored"), tmp_path / "backup")
+    assert "\nAPI keys that stay closed: 1" in restore(place("restored"), tmp_path / "backup")
     with closing(Registry.open(place("restored"))) as restored, restored.read() as unit:
         assert unit.datasets.get("ds_1").sha256 == digest
         assert [key.name for key in unit.api_keys.all()] == ["stays"]

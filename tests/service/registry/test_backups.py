@@ -269,14 +269,14 @@ def test_a_restore_opens_no_key_that_was_revoked_after_the_backup(
             unit.api_keys.revoke(revoked)
         assert "stop API and workers" in said(["restore", backup, "--data-dir", data, "--without-keys"], capsys)
     assert "keys that open: 1\n" in (told := restored(data))
-    assert "\n1 of the backup stay closed, which this place had revoked, or did not know" in told
+    assert "\nAPI keys that stay closed: 1, which this place had revoked or did not know" in told
     assert open_keys(data) == {"stays"}
 
     told = restored(tmp_path / "empty")
     assert "keys that open: 2\n" in told
     assert f"{revoked} revoked (predict), created {now():%Y-%m-%d}, last used: not recorded\n" in told
     assert open_keys(tmp_path / "empty") == {"stays", "revoked"}
-    assert "all 2 of the backup stay closed (--without-keys): `fedlas keys create`" in restored(
+    assert "API keys that stay closed: 2 (--without-keys): `fedlas keys create`" in restored(
         tmp_path / "none", "--without-keys"
     )
     assert open_keys(tmp_path / "none") == set()
