@@ -162,27 +162,6 @@ def test_a_request_that_ended_before_its_batch_is_left_alone(caplog: pytest.LogC
     assert not caplog.records
 
 
-def test_threads_trace_side_by_side() -> None:
-    """Spans of requests that are worked on at once have nothing to do with each other."""
-    tracing, exporter = in_memory()
-
-    def work(number: int) -> None:
-        for _ in range(50):
-            span = tracing.start({}, f"predict {number}")
-            tracing.batch([span], 1.0, 2.0, rows=1)
-            end(span, "ok")
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    spans = exporter.get_finished_spans()
-    batches = [span for span in spans if span.name == "batch"]
-    assert (len(spans), len(batches)) == (400, 200)
-    assert len({span.context.trace_id for span in spans}) == 200
-
-
 def test_spans_are_no_ops_where_none_are_asked_for() -> None:
     """Without the variables the SDK is not even imported, and no span records anything."""
     script = """

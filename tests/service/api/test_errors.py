@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from service.predict.call import InferenceCall
 from tests.helpers.api import Api, Json, MakeApi
 from tests.helpers.problems import fields, problem
 from tests.helpers.publishing import publish
@@ -248,15 +247,6 @@ def test_lost_storage_is_unavailable(make_api: MakeApi) -> None:
     assert str(api.settings.data_dir) not in json.dumps(body)
 
 
-def test_defects_are_answered_too(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An unforeseen error is 500 in the same form, with the request id to quote."""
-    model = publish(api.registry, "broken", scaling(1))
-    monkeypatch.setattr(InferenceCall, "run", lambda *arguments: 1 // 0)
-    answer = api.client.post(f"/v1/models/{model}/predict", json={"inputs": [[1, 0]]}, headers={"X-Request-Id": "mine"})
-    problem(answer, 500, "internal_error")
-    assert answer.headers["x-request-id"] == "mine"
-
-
 def test_a_profile_that_says_nothing_of_use(api: Api) -> None:
     """Only its own model is 503: a worker that was taken over may have written it."""
     broken, other = publish(api.registry, "a", scaling(1), positive_class="z"), publish(api.registry, "b", scaling(2))
@@ -313,16 +303,6 @@ def test_cursors(api: Api, kind: str) -> None:
     wrongs = ["", "x", gone + "0", gone[:-1], gone.upper(), f"upl_{'0' * 26}", f"{gone}%0a", f"{gone}%00", "7" * 60_000]
     for wrong in wrongs:
         assert fields(api.client.get(f"/v1/{kind}?after={wrong}")) == {"after"}, wrong[:99]
-
-
-@pytest.mark.parametrize("kind", ["models", "datasets", "uploads"])
-def test_deletions(api: Api, kind: str) -> None:
-    """A deletion is answered with 204 and nothing else; a second one, as one of nothing, with a problem."""
-    content: Json = {"json": {"bytes": 3}} if kind == "uploads" else {"content": b"x"}
-    record = api.post(f"/v1/{kind}", **content)["id"]
-    answer = api.client.delete(f"/v1/{kind}/{record}")
-    assert (answer.status_code, answer.content, answer.headers.get("location")) == (204, b"", None)
-    problem(api.client.delete(f"/v1/{kind}/{record}"), 404)
 
 
 def test_a_body_is_read_where_it_has_a_reader(api: Api) -> None:

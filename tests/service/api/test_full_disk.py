@@ -89,15 +89,3 @@ def test_an_upload_on_a_full_disk_is_forgotten(api: Api, disk: Disk, monkeypatch
     assert not file.exists()
     assert api.client.get(path).status_code == 404
     assert api.post("/v1/datasets", content=bytes(2 * MEBIBYTE))["bytes"] == 2 * MEBIBYTE
-
-
-def test_bytes_that_an_artifact_has_stay(api: Api) -> None:
-    """Deleting an upload of which an artifact was made just before a process was killed leaves that artifact whole."""
-    upload = api.post("/v1/uploads", json={"bytes": 7})["id"]
-    assert api.client.patch(f"/v1/uploads/{upload}", content=b"content", headers={"Upload-Offset": "0"}).is_success
-    with api.registry.resumable_uploads.open(upload) as file:
-        digest = file.digest()
-        api.registry.artifacts.deliver(file.path, digest)
-        api.registry.artifacts.adopt(file.path, digest)
-    assert api.client.delete(f"/v1/uploads/{upload}").status_code == 204
-    assert api.registry.artifacts.path(digest).read_bytes() == b"content"

@@ -27,7 +27,7 @@ from prometheus_client.samples import Sample
 from starlette.testclient import TestClient
 
 from service.api.plumbing import metrics as figures_of_registry
-from service.api.plumbing.exposition import OPENMETRICS, TEXT, Exposition, serving_text
+from service.api.plumbing.exposition import OPENMETRICS, TEXT, Exposition
 from service.api.resources.operations import router
 from service.predict.engine.metrics import (
     ABSTENTIONS,
@@ -188,35 +188,6 @@ def test_no_other_format_is_promised_than_is_sent(accept: str, content_type: str
     assert (answer.status_code, answer.headers["content-type"]) == (200, content_type)
 
 
-def test_values_are_numpys(metrics: ServingMetrics) -> None:
-    """Buckets are cumulated, and what was observed is in them: a model of its own, counted by hand."""
-    rng = np.random.default_rng(3)
-    confidences, seconds = rng.beta(2, 1, 500).astype(np.float32), rng.exponential(0.1, 40)
-    model = metrics.of("hand", "1", "mdl_h")
-    model.confidences(confidences)
-    for one in seconds.tolist():
-        model.request("ok", 2, one)
-    model.batch(rows=5, requests=4, queue_seconds=1.0, compute_seconds=0.003)
-    text = client_of(metrics).get("/metrics").text
-    for edge in CONFIDENCE.edges:
-        found = value(text, "fedlas_confidence_bucket", model="hand", le=str(edge))
-        assert found == (confidences <= np.float32(edge)).sum(), edge
-    for edge in REQUEST_SECONDS.edges:
-        found = value(text, "fedlas_request_seconds_bucket", model="hand", version="1", model_id="mdl_h", le=str(edge))
-        assert found == (seconds <= edge).sum(), edge
-    assert value(text, "fedlas_confidence_sum", model="hand") == pytest.approx(confidences.sum(dtype=np.float64))
-    assert value(text, "fedlas_request_seconds_sum", model="hand") == pytest.approx(seconds.sum())
-    assert value(text, "fedlas_requests_total", model="hand", outcome="ok") == 40
-    assert value(text, "fedlas_requests_total", model="hand", outcome="overloaded") == 0
-    assert value(text, "fedlas_rows_total", model="hand") == 80
-    assert value(text, "fedlas_queue_seconds_count", model="hand") == 4
-    assert value(text, "fedlas_queue_seconds_bucket", model="hand", le="0.25") == 4
-    assert value(text, "fedlas_queue_seconds_bucket", model="hand", le="0.1") == 0
-    assert value(text, "fedlas_batch_rows_bucket", model="hand", le="8.0") == 1
-    assert value(text, "fedlas_batch_rows_bucket", model="hand", le="4.0") == 0
-    assert value(text, "fedlas_session_bytes") == 12_345_678
-
-
 def test_a_scrape_is_packed_for_who_takes_it(metrics: ServingMetrics) -> None:
     """With gzip among the accepted encodings the same text comes in a fraction of the bytes."""
     client = client_of(metrics)
@@ -267,14 +238,6 @@ def test_control_tells_of_all_processes(tmp_path: Path) -> None:
         assert value(text, "process_resident_memory_bytes", pid=str(pid)) > 0
         assert value(text, "process_cpu_seconds_total", pid=str(pid)) >= 0
     assert {family.name for family in parse_openmetrics(text)} >= {"process_open_fds", "fedlas_rows"}
-
-
-def test_text_needs_no_end_but_openmetrics_does(metrics: ServingMetrics) -> None:
-    """The text of `serving_text` is a part: whole lines, to be followed by those of the processes."""
-    text = serving_text(*metrics.everywhere(), openmetrics=True)
-    assert text.endswith("\n")
-    assert "# EOF" not in text
-    assert "# UNIT fedlas_request_seconds seconds\n" in text
 
 
 def test_what_the_service_does_is_told(served: tuple[Api, Json]) -> None:

@@ -94,15 +94,6 @@ def test_the_open_protocol_ignores_them(api: Api) -> None:
     assert api.client.post("/v2/repository/index?x=1", json={}).status_code == 200
 
 
-def test_predict_refuses_them(served: tuple[Api, Json]) -> None:
-    """Unknown options, and those that come twice, are 422 for predictions, which know their options by themselves."""
-    api, record = served
-    path, body = f"/v1/models/{record['id']}/predict", {"inputs": [[0.0] * 64]}
-    assert api.client.post(f"{path}?top_k=2", json=body).status_code == 200
-    for query, field in (("topk=2", "topk"), ("dry_run=true", "dry_run"), ("top_k=1&top_k=1", "top_k")):
-        assert fields(api.client.post(f"{path}?{query}", json=body)) == {field}
-
-
 @pytest.mark.parametrize("query", ["limit=%ff", "after=%ed%a0%80", "name=%00", "a%00b=1"])
 def test_what_is_no_text_is_refused(api: Api, query: str) -> None:
     """Half surrogates, NUL and bytes that are not UTF-8 are no query: 422, before anybody looks for such a record."""

@@ -7,7 +7,6 @@ import io
 import json
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
@@ -300,26 +299,6 @@ def test_long_poll_returns_in_time(api: Api) -> None:
     record = api.post("/v1/datasets", content=b"x")
     answer = api.client.get(f"/v1/datasets/{record['id']}?wait=0.3")
     assert (answer.status_code, answer.json()["status"]) == (200, "inspecting")
-
-
-def test_multipart_is_compared_by_its_parts(api: Api) -> None:
-    """Another boundary is the same content; another part is not."""
-
-    def order(model: bytes, seed: int, boundary: str) -> Any:
-        parts = (("model", "m", model), ("dataset", "d", b"d"), ("job", None, b'{"seed": %d}' % seed))
-        lines = b""
-        for name, filename, content in parts:
-            shown = f'; filename="{filename}"' if filename else ""
-            lines += f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"{shown}\r\n\r\n'.encode()
-            lines += content + b"\r\n"
-        headers = {"Idempotency-Key": "k", "Content-Type": f"multipart/form-data; boundary={boundary}"}
-        return api.client.post("/v1/jobs", content=lines + f"--{boundary}--\r\n".encode(), headers=headers)
-
-    first, again = order(b"m", 1, "aaa"), order(b"m", 1, "bbbbbb")
-    assert (first.status_code, again.status_code) == (202, 202)
-    assert first.json() == again.json()
-    assert [order(b"m", 2, "ccc").status_code, order(b"n", 1, "ddd").status_code] == [422, 422]
-    assert len(api.client.get("/v1/models").json()["data"]) == 1
 
 
 def test_keys_are_asked_for(make_api: MakeApi) -> None:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import socket
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from itertools import pairwise
-from pathlib import Path
 
 import httpx
 import pytest
@@ -190,20 +187,3 @@ def test_what_no_model_is_called_is_unknown(api: WalledApi, name: str) -> None:
     """However long or odd: the question is asked and answered, as in one process."""
     answer = asked(api, name)
     assert (answer.status_code, answer.json()["code"]) == (404, "unknown_model")
-
-
-def test_halves_of_heads_beside_clients(api: WalledApi) -> None:
-    """Hundreds of connections that begin a head, byte by byte, and leave: clients are answered, and no file stays."""
-    publish(api.registry, "beside", scaling(1))
-    assert answering(api, "beside")
-    files = Path(f"/proc/{api.pid('acceptor')}/fd")
-    before = len(os.listdir(files))
-    with ExitStack() as stack:
-        halves = [stack.enter_context(socket.create_connection(("127.0.0.1", api.port))) for _ in range(300)]
-        for byte in b"POST /v1":  # few: the first is cut off 15 s after its first byte
-            for half in halves:
-                half.send(bytes([byte]))
-        until(lambda: len(os.listdir(files)) >= len(halves), what="the acceptor has them")
-        assert [asked(api, "beside").status_code for _ in range(4)] == [200] * 4
-        assert api.client.get("/v1/models").status_code == 200
-    until(lambda: len(os.listdir(files)) <= before, what="they are closed")

@@ -429,15 +429,3 @@ def test_an_image_of_another_size(tmp_path: Path, uploads: Uploads) -> None:
             assert "resize" in problem(answer, 422, "bad_image")["detail"]
             assert "ONNX" not in answer.text
         assert "[1, 8, 8]" in predict((api, record), {"inputs": [b64(image(photo(20, 10)))]}).json()["detail"]
-
-
-def test_rows_are_independent(served: tuple[Api, Json]) -> None:
-    """A row's answer is the same alone and among others, up to the arithmetic of the last digits."""
-    rows = digits()[0][:64].tolist()
-    together = predict(served, {"inputs": rows, "top_k": 10}).json()["predictions"]
-    for row, answer in list(zip(rows, together, strict=True))[:5]:
-        (alone,) = predict(served, {"inputs": {"x": [row]}, "top_k": 10}).json()["predictions"]
-        assert alone["label"] == answer["label"]
-        assert alone["confidence"] == pytest.approx(answer["confidence"], abs=1e-6)
-        assert sum(item["confidence"] for item in alone["top_k"]) == pytest.approx(1, abs=1e-5)
-    assert set(together[0]) == {"label", "index", "confidence", "uncalibrated_confidence", "abstain", "top_k"}

@@ -174,14 +174,6 @@ def test_names_that_are_not_ascii() -> None:
     )
 
 
-def test_order_of_rows() -> None:
-    """Rows stand in the order of their parts, whatever these are called."""
-    parts = file_parts(FILES)
-    there, back = (rows(FORM, form(*order), PICTURES)["x"] for order in (parts, parts[::-1]))
-    np.testing.assert_array_equal(there, back[::-1])
-    assert not np.array_equal(there, back)
-
-
 @pytest.mark.parametrize("head", ['name="options"', 'name="options"; filename="blob"'])
 def test_options_as_a_part(head: str) -> None:
     """One part holds all options, also where the client sends it as a file; null is as good as nothing."""

@@ -51,23 +51,6 @@ def test_request_ids(served: tuple[Api, Json]) -> None:
     assert answered() != answered()
 
 
-@pytest.mark.parametrize(
-    "given",
-    ["Bearer wrong", "the-first-of-keys-0123456789abcd", "Basic the-first-of-keys-0123456789abcd", "", "Bearer "],
-)
-def test_keys_are_asked_for(make_api: MakeApi, given: str) -> None:
-    """Without a configured key it answers 401 before it looks for the model; with it, that there is none."""
-    api = make_api(api_keys=frozenset({"the-first-of-keys-0123456789abcd", "another-of-the-keys-0123456789ab"}))
-    path = "/v1/models/mdl_x/predict"
-    refused = api.client.post(path, json={"inputs": [ROW]}, headers={"Authorization": given} if given else {})
-    assert problem(refused, 401, "unauthorized")
-    assert refused.headers["www-authenticate"] == "Bearer"
-    known = api.client.post(
-        path, json={"inputs": [ROW]}, headers={"Authorization": "bearer another-of-the-keys-0123456789ab"}
-    )
-    problem(known, 404, "unknown_model")
-
-
 def test_bodies_beyond_the_limit(ready: Callable[..., tuple[Api, str]]) -> None:
     """413 for a body that says so, and for one that does not but is."""
     api, path = ready(max_predict_bytes=2000, max_predict_json_bytes=2000)
@@ -271,23 +254,6 @@ def test_defects_are_told_apart(served: tuple[Api, Json], monkeypatch: pytest.Mo
     assert "secret" not in json.dumps(problem(answer, 500, "internal_error"))
     v2 = api.client.post(f"/v2/models/{model['id']}/infer", json={})
     assert (v2.status_code, set(v2.json())) == (500, {"error"})
-
-
-def test_other_methods(make_api: MakeApi) -> None:
-    """Prediction paths know POST alone: `OPTIONS` answers so, and other methods are 405, for who has a key."""
-    api = make_api(api_keys=frozenset({"a-key-of-the-tests-0123456789abc"}))
-    for path in ("/v1/models/mdl_x/predict", "/v2/models/mdl_x/infer", "/v2/models/mdl_x/versions/1/infer"):
-        for method, status in (("GET", 405), ("HEAD", 405), ("DELETE", 405), ("OPTIONS", 204)):
-            assert api.client.request(method, path).status_code == 401
-            answer = api.client.request(
-                method, path, headers={"Authorization": "Bearer a-key-of-the-tests-0123456789abc"}
-            )
-            assert (answer.status_code, answer.headers["allow"]) == (status, "POST")
-            assert answer.headers["x-request-id"]
-    refused = api.client.get(
-        "/v1/models/mdl_x/predict", headers={"Authorization": "Bearer a-key-of-the-tests-0123456789abc"}
-    )
-    problem(refused, 405, "method_not_allowed")
 
 
 def test_routes_are_declared_once(served: tuple[Api, Json]) -> None:

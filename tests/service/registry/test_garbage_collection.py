@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
 from datetime import timedelta
 
 import pytest
@@ -15,7 +14,6 @@ import pytest
 from service.registry import tables
 from service.registry.artifacts import ArtifactStore, StoredFile
 from service.registry.database import open_engine
-from service.registry.errors import Unavailable
 from service.registry.garbage_collection import CollectedGarbage, collect_garbage
 from service.registry.registry import Registry, UnitOfWork
 from service.registry.tables import new_id, now
@@ -160,18 +158,6 @@ def test_an_open_transaction_is_waited_for(behind: Behind, registry: Registry, m
     assert behind.names() == {digest}
 
 
-def test_a_file_kept_since_it_was_listed_stays(behind: Behind, registry: Registry) -> None:
-    """The age is looked at again when the file is removed: the same content may have been stored anew."""
-    digest = orphan(registry, b"content")
-    behind.age([digest], seconds=2 * HOUR)
-    before = registry.artifacts.clock() - GRACE
-    (listed,) = registry.artifacts.listed(limit=2)
-    assert listed.changed < before
-    orphan(registry, b"content")
-    assert not registry.artifacts.expire(digest, before=before)
-    assert behind.names() == {digest}
-
-
 def test_sweeping_without_mercy_loses_nothing(behind: Behind, registry: Registry) -> None:
     """While files come, are named, and lose their names, sweepers without any grace take none that is named."""
     stop = threading.Event()
@@ -210,19 +196,4 @@ def test_sweeping_without_mercy_loses_nothing(behind: Behind, registry: Registry
     assert troubles == []
     kept = owned(registry, b"at last")
     sweep_mercilessly(registry)
-    assert behind.names() == {kept}
-
-
-def test_a_sweep_of_a_store_that_is_away_says_so(behind: Behind, registry: Registry) -> None:
-    """While the store is away a sweep is Unavailable; afterwards it goes on."""
-    behind.leave()
-    try:
-        with pytest.raises(Unavailable):
-            collect_garbage(registry, older_than=GRACE)
-    finally:
-        behind.come_back()
-    kept = owned(registry, b"content")
-    behind.age([kept, orphan(registry, b"orphan")], seconds=2 * HOUR)
-    with suppress(Unavailable):
-        collect_garbage(registry, older_than=GRACE)
     assert behind.names() == {kept}

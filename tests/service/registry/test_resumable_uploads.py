@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -91,17 +90,6 @@ def test_what_is_gone_is_not_found(files: ResumableUploads) -> None:
         for ask in (files.state, files.open):
             with pytest.raises(NotFound):
                 ask(name)
-
-
-def test_touched_is_when_bytes_came(files: ResumableUploads) -> None:
-    """A file is untouched since the last byte was appended."""
-    old = time.time() - LONG_AGO
-    os.utime(files.folder / "f", (old, old))
-    moment = datetime.now(UTC) - timedelta(hours=24)
-    assert files.untouched_since(moment) == ["f"]
-    append(files, b"x")
-    assert files.untouched_since(moment) == []
-    assert files.state("f")[1] > moment
 
 
 def test_expired_uploads_are_forgotten(registry: Registry) -> None:
