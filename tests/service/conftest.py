@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -34,6 +35,14 @@ def make_api(tmp_path: Path) -> Iterator[MakeApi]:
 def api(make_api: MakeApi) -> Api:
     """An API with nothing in it."""
     return make_api()
+
+
+@pytest.fixture
+def working(api: Api) -> Iterator[Api]:
+    """An API whose bell a worker hears: it does the work in a thread beside the request that waits."""
+    with ThreadPoolExecutor(2) as pool:
+        api.registry.notify = lambda permits: [pool.submit(api.work, one.record_id) for one in permits] and None
+        yield api
 
 
 @pytest.fixture(scope="module")

@@ -101,22 +101,6 @@ def test_requests_and_their_batch_reach_the_collector(collector: Collector, monk
     assert (resource["service.name"], resource["deployment.environment"]) == ("fedlas", "test")
 
 
-def test_the_environments_own_service_name_and_path_count(
-    collector: Collector, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """OTEL_SERVICE_NAME is kept, and the endpoint for traces is taken as it stands."""
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", f"{collector.url}/here")
-    monkeypatch.setenv("OTEL_SERVICE_NAME", "digits-serving")
-    tracing = Tracing.from_environment()
-    end(tracing.start({}, "predict"), "ok")
-    tracing.close()
-    assert collector.paths == {"/here"}
-    resource = {
-        item.key: item.value.string_value for item in collector.received[0].resource_spans[0].resource.attributes
-    }
-    assert resource["service.name"] == "digits-serving"
-
-
 @pytest.mark.parametrize(
     "traceparent",
     [b"", b"x", b"\xff\xfe", f"00-{'0' * 32}-{PARENT}-01".encode(), f"00-{TRACE}-{PARENT}".encode(), b"0" * 10_000],

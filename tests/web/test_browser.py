@@ -5,18 +5,10 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import Browser
 
-from tests.helpers.browser import Window, accessible, at_width, good_to_look_at, layout_shift
+from tests.helpers.browser import Window, accessible, at_width
 from tests.web.conftest import Windows
 
 GOOD = "<!doctype html><html lang=en><title>Good</title><meta name=viewport content='width=device-width'><main><h1>Good"
-
-
-def test_a_good_page_passes(windows: Windows) -> None:
-    """A well-made page has no findings."""
-    page = windows(key=None).page
-    page.set_content(GOOD)
-    good_to_look_at(page)
-    assert layout_shift(page) == (0, [])
 
 
 def test_what_goes_wrong_in_a_window_is_found(browser: Browser) -> None:

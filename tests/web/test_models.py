@@ -96,22 +96,6 @@ def test_without_a_script(windows: Windows, versions: tuple[str, str], images: s
     expect(page.locator("#answer article")).to_contain_text("Uncalibrated")
 
 
-def test_names_of_others_do_nothing(windows: Windows, service: Service) -> None:
-    """A script as the name of a model, a class, a column: text on every page, and in every program that is shown."""
-    page = windows().page
-    content = scaled()
-    columns, names = json.dumps([HOSTILE, "x" * 5_000]), json.dumps([HOSTILE, "y" * 5_000])
-    model = service.inspected("models", content, name=HOSTILE, columns=columns, class_names=names)
-    assert model["status"] == "ready", model
-    for path in ("/models", f"/models/{model['id']}", f"/models/{model['id']}/try"):
-        page.goto(path)
-        expect(page.locator("main")).to_contain_text(HOSTILE)
-        good_to_look_at(page)
-    page.get_by_label(HOSTILE).fill("3")
-    page.get_by_role("button", name="Predict").click()
-    expect(page.locator("#answer article")).to_contain_text(HOSTILE)
-
-
 def test_the_programs_that_pages_show_run(
     service: Service, uploads: Uploads, versions: tuple[str, str], images: str, tmp_path: Path
 ) -> None:

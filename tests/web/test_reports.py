@@ -14,7 +14,6 @@ from tests.helpers.browser import good_to_look_at, layout_shift
 from tests.helpers.drawn_labels import drawn, normal
 from tests.helpers.service import Service
 from tests.helpers.uploads import npz
-from tests.web.conftest import Windows
 
 pytestmark = pytest.mark.slow
 
@@ -72,13 +71,3 @@ def test_a_report_is_short_and_paper_has_all_of_it(page: Page, calibrator: str) 
     assert not closed.is_visible()
     page.emulate_media(media="print")
     assert closed.is_visible()
-
-
-def test_a_report_reads_without_scripts(windows: Windows, calibrator: str) -> None:
-    """Everything is there but the buttons that save pictures; the files are links."""
-    page = windows(java_script_enabled=False).page
-    page.goto(f"/calibrators/{calibrator}/report")
-    assert page.get_by_role("heading", name="Calibration report").is_visible()
-    assert page.get_by_role("img", name="Reliability without bins").first.is_visible()
-    assert page.get_by_role("link", name="One file to mail (HTML)").is_visible()
-    assert page.get_by_role("button", name="Save").count() == 0

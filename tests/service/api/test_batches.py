@@ -5,11 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
-import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,16 +14,12 @@ import onnxruntime as ort
 import pyarrow.parquet as pq
 import pytest
 
-from service.predict.formats import result_tables
-from service.registry.errors import NotFound
 from tests.helpers.api import Api, Json, open_api
-from tests.helpers.service import children_of, serving, until
 from tests.helpers.uploads import Uploads, digits, npz
 
 pytestmark = pytest.mark.slow
 
 PARQUET = {"Accept": "application/vnd.apache.parquet"}
-MANY = 50_000
 
 
 @pytest.fixture(scope="module")
@@ -84,23 +77,14 @@ def test_cursors(batch: tuple[Api, str]) -> None:
         assert [error["field"] for error in answer.json()["errors"]] == list(bad)
 
 
-def test_the_whole_file(batch: tuple[Api, str]) -> None:
-    """The Parquet file has these rows, whatever the page is, a tag by its digest, ranges, and 304 for a known tag."""
+def test_the_format_is_negotiated(batch: tuple[Api, str]) -> None:
+    """Parquet where it is preferred, named by its digest and in ranges, whatever the page; for all others, pages."""
     client, path = batch[0].client, batch[1]
     answer = client.get(path, params={"limit": 1, "after": 5}, headers=PARQUET)
-    assert answer.status_code == 200
     assert (answer.headers["content-type"], answer.headers["vary"]) == (PARQUET["Accept"], "Accept")
-    assert answer.headers["content-disposition"] == f'attachment; filename="{path.split("/")[3]}.parquet"'
-    found = pq.read_table(io.BytesIO(answer.content)).to_pylist()
-    assert found[:1000] == page(batch, limit=1000)["data"]
-    assert len(found) == 1797
-    tag = answer.headers["etag"]
-    assert len(tag.strip('"')) == 64
-    again = client.get(path, headers={**PARQUET, "If-None-Match": tag})
-    assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
+    assert len(answer.headers["etag"].strip('"')) == 64
     part = client.get(path, headers={**PARQUET, "Range": "bytes=0-3"})
-    assert (part.status_code, part.content) == (206, b"PAR1")
-    assert part.headers["content-type"] == PARQUET["Accept"]
+    assert (part.status_code, part.content, part.headers["content-type"]) == (206, b"PAR1", PARQUET["Accept"])
     mixed = client.get(path, headers={"Accept": "application/json;q=0.5, application/vnd.apache.parquet"})
     assert mixed.content == answer.content
     for other in ("*/*", "application/json", "text/plain"):
@@ -222,63 +206,3 @@ def test_files_that_come_with_a_job_must_have_labels(api: Api, uploads: Uploads)
     ended = api.client.get(f"/v1/jobs/{job['id']}").json()
     assert (ended["status"], ended["error"]["code"]) == ("failed", "dataset_rejected")
     assert "purpose=predict" in ended["error"]["message"]
-
-
-def test_deleting(api: Api, uploads: Uploads) -> None:
-    """A batch that has ended goes with its file; 409 before that; of equal files that of another batch stays."""
-    model = api.post("/v1/models", content=uploads["digits.onnx"])["id"]
-    dataset = api.post("/v1/datasets", content=uploads["digits.npz"])["id"]
-    first, second = (api.post("/v1/batches", json={"model": model, "dataset_id": dataset})["id"] for _ in range(2))
-    early = api.client.delete(f"/v1/batches/{first}")
-    assert (early.status_code, early.json()["code"]) == (409, "not_finished")
-    for record_id in (model, dataset, first, second):
-        api.work(record_id)
-    paths = {batch_id: f"/v1/batches/{batch_id}" for batch_id in (first, second)}
-    tag = api.client.get(f"{paths[first]}/results", headers=PARQUET).headers["etag"].strip('"')
-    assert api.client.delete(paths[first]).status_code == 204
-    assert api.client.get(paths[first]).status_code == api.client.delete(paths[first]).status_code == 404
-    assert api.client.get(f"{paths[second]}/results").status_code == 200
-    assert api.registry.artifacts.path(tag).is_file()
-    assert api.client.delete(paths[second]).status_code == 204
-    with pytest.raises(NotFound):
-        api.registry.artifacts.path(tag)
-
-
-def test_fifty_thousand_rows_of_a_running_service(tmp_path: Path, uploads: Uploads) -> None:
-    """A batch whose child was killed once has for every row the confidence that ONNX Runtime computes of it."""
-    rng = np.random.default_rng(0)
-    rows = digits()[0][rng.integers(0, 1797, MANY)] + rng.normal(scale=0.1, size=(MANY, 64)).astype(np.float32)
-    assert result_tables.GROUP_ROWS < MANY, "a page may lie across two groups"
-    with serving(tmp_path / "data") as service:
-        model = service.inspected("models", uploads["digits.onnx"])
-        dataset = service.inspected("datasets", npz(x=rows, label=rng.integers(0, 10, MANY)), seen_by_model="no")
-        body = {"model": model["id"], "dataset_id": dataset["id"], "top_k": 3, "abstain_below": 0.9}
-        path = service.tried().client.post("/v1/batches", json=body).headers["location"]
-        (child,) = until(lambda: children_of(service.pid("worker-light")), what="a child begins")
-        os.kill(child, signal.SIGKILL)
-        record = service.final(path)
-        assert (record["status"], record["num_rows"], record["attempts"]) == ("succeeded", MANY, 2), service.log
-        assert record["progress"]["fraction"] == 1.0
-        until(lambda: service.left_over_files() == [], what="nothing of the first attempt is on the disk")
-        file = service.client.get(f"{path}/results", headers=PARQUET)
-        across = service.get(f"{path}/results", after=result_tables.GROUP_ROWS - 501, limit=1000)
-        single = service.predict(model["id"], rows[:50].tolist(), top_k=3, abstain_below=0.9)
-        onnx = service.client.get(f"/v1/models/{model['id']}/onnx").content
-    scores = ort.InferenceSession(onnx, providers=["CPUExecutionProvider"]).run(None, {"x": rows})[0].astype(np.float64)
-    probs = np.exp(scores - scores.max(1, keepdims=True))
-    probs /= probs.sum(1, keepdims=True)
-    found = pq.read_table(io.BytesIO(file.content))
-    assert found["row"].to_pylist() == list(range(MANY))
-    np.testing.assert_array_equal(found["index"], scores.argmax(1))
-    for name in ("confidence", "uncalibrated_confidence"):
-        np.testing.assert_allclose(found[name], probs.max(1), atol=1e-5)
-    np.testing.assert_array_equal(found["abstain"], found["confidence"].to_numpy() < 0.9)
-    assert {True, False} == set(found["abstain"].to_pylist())
-    ranked = np.array([[item["confidence"] for item in row] for row in found["top_k"].to_pylist()])
-    np.testing.assert_allclose(ranked, -np.sort(-probs, axis=1)[:, :3], atol=1e-5)
-    assert across["data"] == found.slice(result_tables.GROUP_ROWS - 500, 1000).to_pylist()
-    assert across["next"] == str(across["data"][-1]["row"])
-    for row, alone in zip(found.slice(0, 50).to_pylist(), single, strict=True):
-        assert [item["index"] for item in row["top_k"]] == [item["index"] for item in alone["top_k"]]
-        assert row["confidence"] == pytest.approx(alone["confidence"], abs=1e-6)
-        assert (row["label"], row["abstain"]) == (alone["label"], alone["abstain"])

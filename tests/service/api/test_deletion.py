@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import threading
-import time
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from service.predict.engine import scheduler
 from service.predict.engine.session import OpenModel
 from service.registry import tables
 from service.registry.errors import NotFound
-from service.registry.registry import Registry
 from service.registry.repositories.keys import IdempotencyKeys
 from service.registry.settings import WorkerSettings
 from service.registry.tables import new_id, now
 from tests.helpers.api import Api, Json
 from tests.helpers.problems import problem
-from tests.helpers.processes import until
 from tests.helpers.publishing import publish
 from tests.helpers.served import scaling
 from tests.helpers.staging import stage_bytes
@@ -93,17 +89,6 @@ def test_requests_that_came_before_are_answered(api: Api, monkeypatch: pytest.Mo
     assert answers[0].json()["model"]["id"] == model_id
 
 
-def test_other_processes_follow_soon(api: Api) -> None:
-    """A name that another process deleted answers no more within a second or two."""
-    publish(api.registry, "digits", scaling(1))
-    assert asked(api, "digits").status_code == 200
-    other = Registry.open(api.settings)
-    with other.write() as unit:
-        unit.names.delete("digits")
-    other.close()
-    until(lambda: asked(api, "digits").status_code == 404, what="the name is gone")
-
-
 def test_a_single_version(api: Api) -> None:
     """Any but the one that answers can be deleted; its number is never given again, and its model is free."""
     models = [publish(api.registry, "digits", scaling(factor)) for factor in (1, 2, 3)]
@@ -142,22 +127,6 @@ def test_a_model_is_found_by_its_name(api: Api) -> None:
     assert api.client.get("/v1/models/digits/onnx").content == scaling(1)
     problem(api.client.get("/v1/models/nobody"), 404, "unknown_model")
     assert "DELETE /v1/names/digits" in problem(api.client.delete("/v1/models/digits"), 404, "unknown_model")["detail"]
-
-
-def test_who_saw_the_model_of_a_name_is_answered_by_it(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once GET has shown a version that another process published, the next request is answered by it."""
-    publish(api.registry, "digits", scaling(1))
-    assert asked(api, "digits").status_code == 200
-    quick = scheduler._warm
-
-    def slow(*arguments: Any) -> OpenModel:
-        time.sleep(0.5)
-        return quick(*arguments)
-
-    monkeypatch.setattr(scheduler, "_warm", slow)
-    second = publish(api.registry, "digits", scaling(2))
-    assert api.client.get("/v1/models/digits").json()["id"] == second
-    assert asked(api, "digits").json()["model"]["id"] == second
 
 
 def ended(api: Api, **order: Any) -> str:

@@ -22,6 +22,7 @@ from tests.helpers.api import Api, Json
 from tests.helpers.backends import place
 from tests.helpers.live_api import events_of, following, listening, live, order
 from tests.helpers.problems import fields, problem
+from tests.helpers.work import add_job
 
 STREAM = {"Accept": "text/event-stream"}
 
@@ -139,8 +140,7 @@ def test_an_idle_stream_beats(api: Api, monkeypatch: pytest.MonkeyPatch) -> None
 def test_one_loop_asks_for_all(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """1,200 that wait for 600 jobs and one are all answered; its events are read once for all its listeners."""
     job_id = api.ordered()
-    body = {name: api.client.get(f"/v1/jobs/{job_id}").json()[name] for name in ("model_id", "dataset_id")}
-    others = [api.post("/v1/jobs", json=body)["id"] for _ in range(600)]
+    others = [add_job(api.registry) for _ in range(600)]
     asked: list[str] = []
     after = Events.after
 
@@ -194,25 +194,18 @@ def test_a_stream_goes_on_at_another_process(tmp_path: Path) -> None:
             first.kill()
             following(heard)
         add(registry, job_id, 0.3)
-        with listening(second.url, job_id, last=told[-1]["id"]) as heard:
+        with (
+            listening(second.url, job_id, last=told[-1]["id"]) as heard,
+            listening(second.url, job_id, last=99) as beyond,
+        ):
             told.append(following(heard))
             end(registry, job_id)
             told += heard
+            assert list(beyond) == [], "a number that is not there yet waits for the end"
         registry.close()
     assert [event["id"] for event in told] == [1, 2, 3, 4, 5]
     assert [event["data"] for event in told[1:4]] == [{"fraction": f / 10} for f in (1, 2, 3)]
     assert told[4]["data"] == {"status": "cancelled"}
-
-
-def test_a_number_that_is_not_there_yet_waits(tmp_path: Path) -> None:
-    """A `Last-Event-ID` beyond the last event receives nothing until the job has ended, and then the stream ends."""
-    with place(tmp_path / "data") as where, live(where) as (api,):
-        job_id, registry = order(api.url), Registry.open(ServiceSettings(**where))
-        with listening(api.url, job_id, last=99) as heard:
-            add(registry, job_id, 0.5)
-            end(registry, job_id)
-            assert list(heard) == []
-        registry.close()
 
 
 SECRET = "whsec_" + "C2FVsBQIhrscChlQIMV+b5sSYspob7oD"

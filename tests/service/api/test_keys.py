@@ -106,6 +106,8 @@ def test_a_key_of_some_models_asks_no_other(api: Api) -> None:
         ("GET", "/v2/models"),
         ("GET", "/models/others/try"),
         ("POST", "/models/others/try"),
+        ("GET", "/settings"),
+        ("GET", "/operations"),
     ):
         assert status(api, method, path, key) == 403, path
     refused = api.client.post("/v1/models/others/predict", json=ROWS, headers=bearer(key)).json()

@@ -256,12 +256,15 @@ def test_what_the_service_does_is_told(served: tuple[Api, Json]) -> None:
     names = ("rows_total", "abstentions_total", "confidence_count", "batch_rows_sum", "queue_seconds_count")
     before = [counted(f"fedlas_{name}") for name in names]
     answered = counted("fedlas_requests_total", outcome="ok")
+    assert ask("nobody") == 404
+    others = value(api.client.get("/metrics").text, "fedlas_requests_total", model="other", outcome="refused")
     assert (ask(model["id"]), ask("mdl_nobody"), ask("nobody")) == (200, 404, 404)
     after = [counted(f"fedlas_{name}") for name in names]
     assert [late - early for early, late in zip(before, after, strict=True)] == [3, 3, 3, 3, 1]
     assert counted("fedlas_requests_total", outcome="ok") == answered + 1
     text = api.client.get("/metrics").text
     assert "nobody" not in text
+    assert value(text, "fedlas_requests_total", model="other", outcome="refused") == others + 2
     assert value(text, "fedlas_sessions_open") >= 1
 
 

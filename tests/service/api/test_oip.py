@@ -122,15 +122,6 @@ def test_bad_requests(served: Served, body: Any, status: int, words: str) -> Non
     assert words in answer.json()["error"]
 
 
-def test_unknown_output_and_bad_timeout(served: Served, rows: np.ndarray) -> None:
-    """The outputs there are are listed; a timeout is microseconds."""
-    unknown = infer(served, {"inputs": [tensor(rows)], "outputs": [{"name": "probs"}]})
-    assert (unknown.status_code, "probabilities" in unknown.json()["error"]) == (400, True)
-    bad = infer(served, {"inputs": [tensor(rows)], "parameters": {"timeout": "soon"}})
-    assert (bad.status_code, "microseconds" in bad.json()["error"]) == (400, True)
-    assert infer(served, {"inputs": [tensor(rows)], "parameters": {"timeout": 10_000_000}}).status_code == 200
-
-
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [

@@ -15,34 +15,41 @@ from service.registry.queues import QUEUES
 from tests.helpers.api import Api, MakeApi
 
 
+@pytest.fixture
+def reached(api: Api, monkeypatch: pytest.MonkeyPatch) -> Api:
+    """An API with a broker at once: a look for one waits a second."""
+    monkeypatch.setattr(api.services.notifier, "check", lambda: None)
+    return api
+
+
 def beat(api: Api, name: str, queues: list[str], *, unfit: str | None = None) -> None:
     """A worker lives, and may be able to open no upload."""
     with api.registry.write() as unit:
         unit.workers.heartbeat(name, machine="m", process=name, queues=queues, gpu=False, memory_bytes=1, unfit=unfit)
 
 
-def test_living_workers_are_counted_by_queue(api: Api) -> None:
+def test_living_workers_are_counted_by_queue(reached: Api) -> None:
     """`workers` tells for every queue how many take from it, 0 included; a silent worker is not counted."""
-    assert api.client.get("/readyz").json()["workers"] == dict.fromkeys(QUEUES, 0)
-    beat(api, "a", ["inspect", "calibrate.cpu"])
-    beat(api, "b", ["inspect", "deliver"])
-    beat(api, "silent", list(QUEUES))
-    with api.registry.write() as unit:
+    assert reached.client.get("/readyz").json()["workers"] == dict.fromkeys(QUEUES, 0)
+    beat(reached, "a", ["inspect", "calibrate.cpu"])
+    beat(reached, "b", ["inspect", "deliver"])
+    beat(reached, "silent", list(QUEUES))
+    with reached.registry.write() as unit:
         row = next(row for row in unit.workers.on_machine("m") if row.name == "silent")
         row.seen_at = row.seen_at.replace(year=2020)
-    workers = api.client.get("/readyz").json()["workers"]
+    workers = reached.client.get("/readyz").json()["workers"]
     assert workers == {"inspect": 2, "plan": 0, "calibrate.cpu": 1, "calibrate.gpu": 0, "predict": 0, "deliver": 1}
 
 
-def test_whether_uploads_can_be_opened_is_told(api: Api) -> None:
+def test_whether_uploads_can_be_opened_is_told(reached: Api) -> None:
     """`uploads` says why none can be opened, and nothing as soon as one worker can."""
-    assert api.client.get("/readyz").json()["uploads"].startswith("no worker takes this yet")
+    assert reached.client.get("/readyz").json()["uploads"].startswith("no worker takes this yet")
     for unfit in ("it cannot load PyTorch", "it cannot load ONNX"):
-        beat(api, "a", ["inspect", "calibrate.cpu"], unfit=unfit)
-        assert api.client.get("/readyz").json()["uploads"] == unfit
-    assert "it cannot load ONNX" in api.client.get("/operations").text
-    beat(api, "b", ["inspect"])
-    assert api.client.get("/readyz").json()["uploads"] is None
+        beat(reached, "a", ["inspect", "calibrate.cpu"], unfit=unfit)
+        assert reached.client.get("/readyz").json()["uploads"] == unfit
+    assert "it cannot load ONNX" in reached.client.get("/operations").text
+    beat(reached, "b", ["inspect"])
+    assert reached.client.get("/readyz").json()["uploads"] is None
 
 
 def test_a_broker_that_hangs_does_not_hang_the_probe(make_api: MakeApi) -> None:

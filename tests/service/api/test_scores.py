@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -17,14 +15,6 @@ from tests.helpers.api import Api, Json
 from tests.helpers.problems import problem
 
 PATH = "/v1/calibrators"
-
-
-@pytest.fixture
-def working(api: Api) -> Iterator[Api]:
-    """An API whose bell a worker hears: it does the work in a thread beside the request that waits."""
-    with ThreadPoolExecutor(2) as pool:
-        api.registry.notify = lambda permits: [pool.submit(api.work, one.record_id) for one in permits] and None
-        yield api
 
 
 def judge(count: int = 600, *, worse: float = 0.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -141,11 +131,9 @@ def test_signals_are_asked_for_by_name(working: Api) -> None:
     ("content", "options", "code", "said"),
     [
         (b"score,label\n1,0\n2,1\n", {}, "too_few_rows", "2 rows"),
-        (csv(*judge(20), name="rating"), {}, "no_scores", "the columns are rating, label"),
         (csv(*judge(20)), {"promise": {"max_error": 0.1, "recall": 0.5}}, "invalid_request", "one of max_error"),
         (csv(*judge(20)), {"promise": {"max_error": 2}}, "invalid_request", "less than or equal to 0.9999"),
         (csv(*judge(20)), {"publish_as": "cal_x"}, "invalid_request", "must not look like an id"),
-        (csv(*judge(20)), {"slice": "nowhere"}, "unknown_role_column", "nowhere"),
     ],
 )
 def test_refusals(working: Api, content: bytes, options: Json, code: str, said: str) -> None:

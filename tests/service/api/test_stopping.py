@@ -3,81 +3,17 @@
 from __future__ import annotations
 
 import signal
-import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
 from tests.helpers.backends import place
-from tests.helpers.live_api import LiveApi, SlowUpload, following, listening, live, order
+from tests.helpers.live_api import SlowUpload, following, listening, live, order
 
 CONTENT = b"0123456789" * 100
-
-
-@contextmanager
-def clients(number: int, act: Callable[[httpx.Client], None]) -> Iterator[list[Exception]]:
-    """So many clients that do the same again and again, each on a connection that it keeps; failures are returned."""
-    errors: list[Exception] = []
-    done = threading.Event()
-
-    def run() -> None:
-        with httpx.Client(timeout=60) as client:
-            while not done.is_set():
-                try:
-                    act(client)
-                except Exception as error:
-                    errors.append(error)
-                time.sleep(0.01)
-
-    threads = [threading.Thread(target=run) for _ in range(number)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield errors
-    finally:
-        done.set()
-        for thread in threads:
-            thread.join()
-
-
-def replaced(api: LiveApi, where: Mapping[str, Any], listener: socket.socket) -> LiveApi:
-    """Stop an API and start the next one on the same socket, as `fedlas serve` does."""
-    api.signal()
-    api.ended(seconds=60)
-    api.kill()
-    return LiveApi(where, listener).until_ready()
-
-
-@pytest.mark.slow
-def test_a_restart_loses_no_request(tmp_path: Path) -> None:
-    """Over two restarts on one socket every request is answered, on new connections and on those that were kept."""
-    made: list[str] = []
-    with place(tmp_path / "data") as where, socket.create_server(("127.0.0.1", 0), backlog=1000) as listener:
-        api = LiveApi(where, listener).until_ready()
-
-        def act(client: httpx.Client) -> None:
-            answer = client.post(f"{api.url}/v1/uploads", json={"bytes": 1})
-            assert answer.status_code == 201, answer.text
-            made.append(answer.json()["id"])
-            assert httpx.get(f"{api.url}/v1/uploads/{made[-1]}", timeout=60).status_code == 200
-
-        try:
-            with clients(4, act) as errors:
-                for _ in range(2):
-                    before = len(made)
-                    api = replaced(api, where, listener)
-                    while len(made) < before + 20 and not errors:
-                        time.sleep(0.05)
-            assert errors == []
-            assert len(made) == len(set(made)) >= 40
-        finally:
-            api.kill()
 
 
 @pytest.mark.slow

@@ -6,8 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -116,11 +116,8 @@ def test_threads_share_the_places(record: RunRecord) -> None:
         for _ in range(2000):
             mark.end(mark.begin())
 
-    threads = [threading.Thread(target=run, args=(digest,)) for digest in (LOOP, OTHER, THIRD)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(run, (LOOP, OTHER, THIRD)))
     assert len({marks.of(LOOP).begin() for _ in range(64)} - {None}) == 64
 
 

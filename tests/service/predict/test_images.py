@@ -81,6 +81,17 @@ def test_bad_images_are_named_by_row(row: Json, words: str) -> None:
     assert words in caught.value.message
 
 
+def test_an_image_of_another_size() -> None:
+    """Where nothing resizes, the answer says how large an image must be and what to add."""
+    grey, specs = {"channels": 1}, [{**SPECS[0], "shape": ["N", 1, 8, 8]}]
+    assert parse([b64(image(photo(8, 8)))], preprocessing=grey, specs=specs)["x"].shape == (1, 1, 8, 8)
+    for rows in ([photo(20, 10)], [photo(20, 10), photo(8, 8)], [photo(8, 8), photo(20, 10)]):
+        with pytest.raises(InvalidRequest, match="resize") as caught:
+            parse([b64(image(row)) for row in rows], preprocessing=grey, specs=specs)
+        assert (caught.value.code, "ONNX" in caught.value.message) == ("bad_image", False)
+        assert len(rows) > 1 or "[1, 8, 8]" in caught.value.message
+
+
 def test_rows_and_images_do_not_mix() -> None:
     """Rows of numbers are taken as they are where there is preprocessing, but not beside images."""
     numbers = np.zeros((3, 8, 8)).tolist()

@@ -7,7 +7,6 @@ import io
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -384,20 +383,6 @@ def test_image_files_are_rows(seeing: tuple[Api, Json]) -> None:
     assert answer.status_code == 200, answer.text
 
 
-@pytest.mark.parametrize(
-    ("rows", "code", "words"),
-    [
-        ([b64(image(photo())), b64(b"<svg/>")], "bad_image", "row 1: the content is an SVG drawing"),
-        ([b64(image(photo())), [[[0.5] * 8] * 8]], "wrong_inputs", "row 0 is an object"),
-        ([[[0.5] * 8]], "wrong_shape", "[1, 8, 8]"),
-    ],
-)
-def test_bad_images(seeing: tuple[Api, Json], rows: Any, code: str, words: str) -> None:
-    """422 with the row that is no image, and the server goes on."""
-    assert words in problem(predict(seeing, {"inputs": rows}), 422, code)["detail"]
-    assert predict(seeing, {"inputs": [b64(image(photo()))]}).status_code == 200
-
-
 def test_files_that_say_nothing_of_themselves(seeing: tuple[Api, Json], served: tuple[Api, Json]) -> None:
     """Images and npy files are known by their first bytes where no media type says it; anything else is 415."""
     rows, npy = np.full((1, 64), 0.5), io.BytesIO()
@@ -414,18 +399,3 @@ def test_files_that_say_nothing_of_themselves(seeing: tuple[Api, Json], served: 
             assert answer.json() == predict((api, model), plain).json(), answer.text
             wrong = api.client.post(f"/v1/models/{model['id']}/predict", content=b"{}", headers=headers)
             problem(wrong, 415, "unsupported_media_type")
-
-
-def test_an_image_of_another_size(tmp_path: Path, uploads: Uploads) -> None:
-    """Where nothing resizes, the answer says how large it is, how large it must be, and what to add."""
-    with ExitStack() as stack:
-        api = open_api(tmp_path / "data", stack)
-        record = api.post("/v1/models?preprocessing={%22channels%22:1}", content=uploads["images.onnx"])
-        api.work(record["id"])
-        fitting = predict((api, record), {"inputs": [b64(image(photo(8, 8)))]})
-        assert fitting.status_code == 200, fitting.text
-        for rows in ([photo(20, 10)], [photo(20, 10), photo(8, 8)], [photo(8, 8), photo(20, 10)]):
-            answer = predict((api, record), {"inputs": [b64(image(row)) for row in rows]})
-            assert "resize" in problem(answer, 422, "bad_image")["detail"]
-            assert "ONNX" not in answer.text
-        assert "[1, 8, 8]" in predict((api, record), {"inputs": [b64(image(photo(20, 10)))]}).json()["detail"]

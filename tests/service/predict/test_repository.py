@@ -24,9 +24,14 @@ def published(api: Api, name: str, factor: float) -> str:
     return publish(api.registry, name, scaling(factor))
 
 
+def asked(api: Api, name: str) -> Any:
+    """The answer to a request for predictions."""
+    return api.client.post(f"/v1/models/{name}/predict", json={"inputs": [[1.0, 0.0]]})
+
+
 def answering(api: Api, name: str) -> str:
     """The id of the model that answers."""
-    answer = api.client.post(f"/v1/models/{name}/predict", json={"inputs": [[1.0, 0.0]]})
+    answer = asked(api, name)
     assert answer.status_code == 200, answer.text
     return str(answer.json()["model"]["id"])
 
@@ -99,13 +104,16 @@ def test_a_new_version_is_warm_before_it_is_sent_requests(api: Api) -> None:
 
 
 def test_what_another_process_changes_is_seen_soon(api: Api) -> None:
-    """A version that a worker publishes answers soon, and requests meanwhile are answered by the old one."""
+    """A version that a worker publishes answers soon, the old one meanwhile; a name deleted elsewhere is soon gone."""
     first = published(api, "digits", 1)
     assert answering(api, "digits") == first
     other = Registry.open(api.settings)
     try:
         second = published(replace(api, registry=other), "digits", 2)
         until(lambda: answering(api, "digits") == second, what="the new version answers")
+        with other.write() as unit:
+            unit.names.delete("digits")
+        until(lambda: asked(api, "digits").status_code == 404, what="the name is gone")
     finally:
         other.close()
 
@@ -194,12 +202,18 @@ def test_unloading_a_name_leaves_others_their_session(api: Api) -> None:
     until(lambda: len(engine.models) == 0, what="it is closed")
 
 
-def test_who_was_told_of_a_version_is_answered_by_it(api: Api) -> None:
-    """After `GET /v1/names` has shown a new version the next request is answered by it, without any delay."""
+@pytest.mark.parametrize(("path", "shown"), [("names", {"default_version": 2}), ("models", {"origin": "uploaded"})])
+def test_who_was_told_of_a_version_is_answered_by_it(
+    api: Api, monkeypatch: pytest.MonkeyPatch, path: str, shown: dict[str, Any]
+) -> None:
+    """After `GET` of a name or its model has shown a new version, however slowly it opens, the next request has it."""
     first = published(api, "digits", 1)
     assert answering(api, "digits") == first
+    opening_slowly(api, monkeypatch, 0.5)
     second = published(api, "digits", 2)
-    assert api.client.get("/v1/names/digits").json()["default_version"] == 2
+    record = api.client.get(f"/v1/{path}/digits").json()
+    assert shown.items() <= record.items()
+    assert path == "names" or record["id"] == second
     assert answering(api, "digits") == second
 
 

@@ -358,19 +358,6 @@ def test_least_recently_used_sessions_go_first(bench: Bench) -> None:
     asyncio.run(ask())
 
 
-def test_a_model_larger_than_the_limit_still_runs(bench: Bench) -> None:
-    """The limit bounds what is kept, not what can be served."""
-    digests = [bench.kept(scaling(factor)) for factor in (4, 5)]
-
-    async def ask() -> list[float]:
-        engine = bench.engine(cache_bytes=1)
-        answers = [await _ran(engine, digest)() for digest in digests * 2]
-        assert len(engine.models) == 1
-        return answers
-
-    assert asyncio.run(ask()) == [4, 5, 4, 5]
-
-
 def test_many_clients_and_a_cache_too_small(bench: Bench) -> None:
     """Every answer is that of its own model, however often sessions are closed and opened meanwhile."""
     digests = {float(factor): bench.kept(scaling(factor)) for factor in range(1, 6)}

@@ -103,6 +103,8 @@ def test_triton_s_timeout(ready: Callable[..., tuple[Api, str]], monkeypatch: py
     answer = api.client.post(v2, json={**body, "parameters": {"timeout": 20_000}})
     assert (answer.status_code, set(answer.json())) == (504, {"error"})
     monkeypatch.undo()
+    bad = api.client.post(v2, json={**body, "parameters": {"timeout": "soon"}})
+    assert (bad.status_code, "microseconds" in bad.json()["error"]) == (400, True)
     both = {"json": {**body, "parameters": {"timeout": 20_000_000}}, "headers": {"X-Request-Timeout": "5"}}
     assert api.client.post(v2, **both).status_code == 200  # type: ignore[arg-type]
 
@@ -230,16 +232,6 @@ def test_abstentions_are_counted_in_every_format(ready: Callable[..., tuple[Api,
     text = api.client.get("/metrics").text
     (abstained,) = re.findall(rf"fedlas_abstentions_total{{[^}}]*{model}[^}}]*}} (\S+)", text)
     assert float(abstained) == 2
-
-
-def test_requests_for_no_model_are_counted(make_api: MakeApi) -> None:
-    """An unknown name is counted as `other`, and makes no series of its own."""
-    api = make_api()
-    problem(api.client.post("/v1/models/nobody/predict", json={"inputs": [ROW]}), 404, "unknown_model")
-    text = api.client.get("/metrics").text
-    assert "nobody" not in text
-    (refused,) = re.findall(r'fedlas_requests_total{[^}]*model="other"[^}]*outcome="refused"[^}]*} (\S+)', text)
-    assert float(refused) == 1
 
 
 def test_defects_are_told_apart(served: tuple[Api, Json], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-import tritonclient.http as triton
 
 from fedlas.calibrators import TemperatureScaling
 from fedlas.contract.profiles import FILE_PROFILE, ModelProfile, ServingCost
@@ -179,6 +178,9 @@ def test_answers_are_those_of_the_whole_service(folder: Folder, told: Path, make
     for path in ("", "/ready", "/config", "/versions/1", "/versions/1/ready", "/versions/9", "/versions/x"):
         mine, whole = (client.get(f"/v2/models/flat{path}") for client in (folder.client, api.client))
         assert (mine.status_code, mine.json()) == (whole.status_code, whole.json()), path
+    assert folder.client.get("/v2").json()["extensions"] == [
+        *("binary_tensor_data", "classification", "model_configuration", "statistics"),
+    ]
     for path in ("/healthz", "/v2/health/live", "/v2/health/ready", "/v1/nothing"):
         mine, whole = (client.get(path) for client in (folder.client, api.client))
         assert (mine.status_code, mine.json()) == (whole.status_code, whole.json()), path
@@ -187,25 +189,6 @@ def test_answers_are_those_of_the_whole_service(folder: Folder, told: Path, make
 def _without_ids(answer: Json) -> Json:
     model = {name: value for name, value in answer.get("model", {}).items() if name not in ("id", "calibrated")}
     return {**answer, "model": model}
-
-
-def test_tritons_client_finds_versions_and_infers(folder: Folder) -> None:
-    """The highest version answers unless another is named, and statistics count both."""
-    with triton.InferenceServerClient(f"127.0.0.1:{folder.port}") as client:
-        assert client.is_server_live()
-        assert client.is_model_ready("bugs", "1")
-        assert not client.is_model_ready("bugs", "3")
-        assert client.get_model_metadata("bugs")["versions"] == ["1", "2"]
-        tensor = triton.InferInput("x", [4, 10], "FP32")
-        tensor.set_data_from_numpy(rows(4))
-        newest, first = client.infer("bugs", [tensor]), client.infer("bugs", [tensor], model_version="1")
-        assert (newest.get_response()["model_version"], first.get_response()["model_version"]) == ("2", "1")
-        np.testing.assert_array_equal(newest.as_numpy("probabilities"), first.as_numpy("probabilities"))
-        stats = client.get_inference_statistics("bugs")["model_stats"]
-        assert [(one["version"], one["inference_count"]) for one in stats] == [("1", 4), ("2", 4)]
-        assert client.get_server_metadata()["extensions"] == [
-            *("binary_tensor_data", "classification", "model_configuration", "statistics"),
-        ]
 
 
 def test_only_what_serves_is_loaded(folder: Folder) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from threading import Thread
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
@@ -131,12 +132,10 @@ def test_ends_and_suspension_at_once(registry: Registry) -> None:
             with registry.write() as unit:
                 unit.pieces.suspend_parent(claim)
 
-        threads = [Thread(target=finish, args=(registry, claim)) for claim in pieces]
-        threads.insert(1, Thread(target=suspend))
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        ends = [partial(finish, registry, claim) for claim in pieces]
+        ends.insert(1, suspend)
+        with ThreadPoolExecutor(len(ends)) as pool:
+            list(pool.map(lambda end: end(), ends))
         assert state_of(registry, batch) == "waiting"
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from service.registry import tables
-from service.registry.errors import Conflict, NotFound, UnknownReference
+from service.registry.errors import Conflict, UnknownReference
 from service.registry.registry import Registry
 from service.registry.resumable_uploads import ResumableUploads
 from service.registry.tables import now
@@ -79,17 +79,6 @@ def test_one_writer_at_a_time(files: ResumableUploads) -> None:
         # A child does not inherit the descriptor: only then does the kernel free the lock when its holder dies.
         assert not os.get_inheritable(file._descriptor)
     append(files, b"y")
-
-
-def test_what_is_gone_is_not_found(files: ResumableUploads) -> None:
-    """A removed or unknown file is NotFound, also for those who opened it before; removing twice is no error."""
-    with files.open("f"):
-        files.remove("f")
-    files.remove("f")
-    for name in ("f", "g"):
-        for ask in (files.state, files.open):
-            with pytest.raises(NotFound):
-                ask(name)
 
 
 def test_expired_uploads_are_forgotten(registry: Registry) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -117,51 +116,49 @@ def test_all_who_look_are_told_the_same_until_the_end(tmp_path: Path) -> None:
             assert "deleted in the meantime" in [told.part for told in both][-2]
 
 
+@pytest.fixture(scope="module")
+def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveApi]:
+    """An API process with an administrator's key."""
+    with place(tmp_path_factory.mktemp("keyed") / "data") as settings, live({**settings, "api_keys": KEY}) as [api]:
+        yield api
+
+
+def created(client: httpx.Client, root: str) -> str:
+    """The id of a job that waits, created under this path."""
+    kinds = ("model", "dataset")
+    body = {f"{kind}_id": client.post(f"{root}/{kind}s", content=b"x").json()["id"] for kind in kinds}
+    return str(client.post(f"{root}/jobs", json=body).json()["id"])
+
+
 @pytest.mark.slow
-def test_a_stream_ends_with_its_session(tmp_path: Path) -> None:
+def test_a_stream_ends_with_its_session(keyed: LiveApi) -> None:
     """A sign-out in one tab reaches the others at once, though nothing happens to the job."""
-    with place(tmp_path / "data") as settings, socket.create_server(("127.0.0.1", 0)) as listener:
-        api = LiveApi({**settings, "api_keys": KEY}, listener)
-        try:
-            api.until_ready()
-            with httpx.Client(base_url=api.url, headers={"Origin": api.url}, timeout=60) as client:
-                client.post("/sign-in", data={"key": KEY})
-                body = {
-                    f"{kind}_id": client.post(f"/session/v1/{kind}s", content=b"x").json()["id"]
-                    for kind in ("model", "dataset")
-                }
-                job_id = client.post("/session/v1/jobs", json=body).json()["id"]
-                session = {"Cookie": f"fedlas-session={client.cookies['fedlas-session']}", **STREAM}
-                events = f"{api.url}/session/v1/jobs/{job_id}/events"
-                with (
-                    looking(api.url, job_id, **session) as stream,
-                    httpx.stream("GET", events, headers=session, timeout=20) as of_the_api,
-                ):
-                    until(stream, "Waiting for a worker")
-                    assert of_the_api.status_code == 200
-                    client.post("/sign-out")
-                    assert [told.event for told in stream] == ["signed-out"]
-                    assert [told.event for told in parts(of_the_api.iter_lines())][-1] == "signed-out"
-                assert client.get("/live", params={"job": job_id}, headers=STREAM).status_code == 401
-        finally:
-            api.kill()
+    with httpx.Client(base_url=keyed.url, headers={"Origin": keyed.url}, timeout=60) as client:
+        client.post("/sign-in", data={"key": KEY})
+        job_id = created(client, "/session/v1")
+        session = {"Cookie": f"fedlas-session={client.cookies['fedlas-session']}", **STREAM}
+        events = f"{keyed.url}/session/v1/jobs/{job_id}/events"
+        with (
+            looking(keyed.url, job_id, **session) as stream,
+            httpx.stream("GET", events, headers=session, timeout=20) as of_the_api,
+        ):
+            until(stream, "Waiting for a worker")
+            assert of_the_api.status_code == 200
+            client.post("/sign-out")
+            assert [told.event for told in stream] == ["signed-out"]
+            assert [told.event for told in parts(of_the_api.iter_lines())][-1] == "signed-out"
+        assert client.get("/live", params={"job": job_id}, headers=STREAM).status_code == 401
 
 
 @pytest.mark.slow
-def test_a_stream_ends_with_its_key(tmp_path: Path) -> None:
+def test_a_stream_ends_with_its_key(keyed: LiveApi) -> None:
     """The open stream of a revoked key ends within seconds, though nothing happens to the job."""
-    admin = {"Authorization": f"Bearer {KEY}"}
-    with (
-        place(tmp_path / "data") as settings,
-        live({**settings, "api_keys": KEY}) as [api],
-        httpx.Client(base_url=api.url, headers=admin, timeout=60) as client,
-    ):
-        kinds = ("model", "dataset")
-        records = {f"{kind}_id": client.post(f"/v1/{kind}s", content=b"x").json()["id"] for kind in kinds}
-        events = f"{api.url}/v1/jobs/{client.post('/v1/jobs', json=records).json()['id']}/events"
+    with httpx.Client(base_url=keyed.url, headers={"Authorization": f"Bearer {KEY}"}, timeout=60) as client:
+        job_id = created(client, "/v1")
         key = client.post("/v1/keys", json={"name": "watcher", "scopes": ["read"]}).json()
         holder = {"Authorization": f"Bearer {key['key']}"}
-        page = f"{api.url}/live?job={events.split('/')[-2]}"  # which streams whatever is accepted
+        events = f"{keyed.url}/v1/jobs/{job_id}/events"
+        page = f"{keyed.url}/live?job={job_id}"  # which streams whatever is accepted
         with (
             httpx.stream("GET", events, headers={**STREAM, **holder}, timeout=20) as stream,
             httpx.stream("GET", page, headers=holder, timeout=20) as parts_of_pages,

@@ -21,14 +21,3 @@ def test_every_setting_is_there_and_no_secret(make_api: MakeApi) -> None:
     assert ">set</td>" in rows["API_KEYS"]
     assert ">4321</td>" in rows["MAX_PREDICT_ROWS"]
     assert "4,321 rows" in page
-
-
-def test_who_may_not_read_may_not_see_them(make_api: MakeApi) -> None:
-    """A key for predictions, and one for a model alone, open neither this page nor that of operations."""
-    api = make_api(api_keys=frozenset({KEY}))
-    administrator = {"Authorization": f"Bearer {KEY}"}
-    for asked in ({"scopes": ["predict"]}, {"scopes": ["predict"], "models": ["digits"]}):
-        issued = api.post("/v1/keys", json={"name": "narrow", **asked}, headers=administrator)["key"]
-        for path in ("/settings", "/operations"):
-            answer = api.client.get(path, headers={**PAGE, "Authorization": f"Bearer {issued}"})
-            assert answer.status_code == 403, path
