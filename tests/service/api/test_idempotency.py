@@ -80,6 +80,11 @@ def test_what_a_key_stands_for(api: Api) -> None:
     again = api.client.post(path, headers=KEY, json={**job["json"], "method": "auto", "seed": 0})
     assert (first.status_code, again.status_code, again.json()) == (202, 202, first.json())
     assert api.client.post(other, headers=KEY, **batch).status_code == 202
+    path, sent, _ = made["jobs with files"]
+    files, form = sent["files"], {"Idempotency-Key": "form"}
+    assert api.client.post(path, headers=form, **sent).status_code == 202
+    for change in ({"job": (None, '{"seed": 1}')}, {"model": ("m", b"x")}):
+        problem(api.client.post(path, headers=form, files={**files, **change}), 422, "idempotency_key_reused")
     assert api.client.post(path, headers={"Idempotency-Key": ""}, **job).status_code == 422
 
 
