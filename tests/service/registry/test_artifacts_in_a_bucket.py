@@ -27,6 +27,17 @@ pytestmark = pytest.mark.slow
 
 MEBIBYTE = 1024**2
 
+#: A process that begins, with many others, to fetch a file as soon as it is told to, and says what it got.
+FETCH = """
+import hashlib, sys
+from service.registry.object_store import open_artifacts
+from service.registry.settings import RegistrySettings
+store = open_artifacts(RegistrySettings(data_dir=sys.argv[1], artifacts=sys.argv[2]))
+print("ready", flush=True)
+sys.stdin.readline()
+print(hashlib.sha256(store.path(sys.argv[3]).read_bytes()).hexdigest())
+"""
+
 
 @pytest.fixture
 def behind(behind_bucket: BehindBucket) -> BehindBucket:
@@ -93,6 +104,31 @@ def test_a_large_file_is_not_sent_again_in_a_transaction(behind: BehindBucket, s
         with pytest.raises(Unavailable, match="send it again"):
             staged.keep()
     assert behind.names() == set()
+
+
+def test_processes_that_fetch_at_once_share_a_copy(behind: BehindBucket, store: ArtifactStore) -> None:
+    """Three processes and four threads that ask for the same file at once all read it whole, and one copy is left."""
+    digest = stored(behind, os.urandom(MEBIBYTE) * 24)
+    arguments = [str(behind.settings.data_dir), str(behind.settings.artifacts), digest]
+    others = [
+        subprocess.Popen(
+            [sys.executable, "-c", FETCH, *arguments],
+            cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )
+        for _ in range(3)
+    ]  # fmt: skip
+    for other in others:
+        assert other.stdout is not None
+        assert other.stdin is not None
+        assert other.stdout.readline() == "ready\n"
+        other.stdin.write("\n")
+        other.stdin.flush()
+    with ThreadPoolExecutor(4) as pool:
+        paths = list(pool.map(store.path, [digest] * 4))
+    assert {hashlib.sha256(path.read_bytes()).hexdigest() for path in paths} == {digest}
+    assert [other.communicate()[0] for other in others] == [f"{digest}\n"] * 3
+    assert copies(store) == {digest}
+    assert list(store.incoming.iterdir()) == []
 
 
 def test_one_fetches_while_the_others_wait(tmp_path: Path) -> None:
